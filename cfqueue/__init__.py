@@ -1,0 +1,1 @@
+"""Cloudflare Queues for people who run Celery."""
