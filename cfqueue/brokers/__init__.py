@@ -1,0 +1,28 @@
+"""Broker drivers, one per family, behind the interface in ``base.py``.
+
+A driver is done when the conformance suite in ``tests/brokers`` passes for it.
+"""
+
+from __future__ import annotations
+
+from cfqueue.brokers.base import SQLITE_URL, Broker
+from cfqueue.errors import ConfigurationError
+
+__all__ = ["SQLITE_URL", "Broker", "open_broker"]
+
+
+def open_broker(url: str) -> Broker:
+    """The driver for a broker URL; nothing is connected yet.
+
+    Raises ConfigurationError for a URL that no driver serves.
+    """
+    if url.startswith(SQLITE_URL):
+        from cfqueue.brokers.sql import SQLBroker
+
+        return SQLBroker.at(url)
+    scheme = url.partition("://")[0]
+    raise ConfigurationError(
+        f"cfqueue has no driver for {scheme}:// brokers yet. Point cfqueue (not Celery) at an embedded file: "
+        "set cfqueue_broker_url in app.conf, or CFQUEUE_BROKER_URL, to 'cfqueue+sqlite:////absolute/path.db'. "
+        "Celery's own tasks stay on their broker."
+    )

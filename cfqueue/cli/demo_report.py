@@ -1,0 +1,90 @@
+"""What the demo says: before, after, and what to try next."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cfqueue.cli.demo_account import Account
+from cfqueue.cli.demo_files import DamagedCopy, ListedFile
+from cfqueue.cli.output import Output
+from cfqueue.cli.worker import WorkerProcess
+
+#: Dead letters that the table shows; all of them are in the results.
+SHOWN = 20
+
+
+def introduce(
+    output: Output, damaged: DamagedCopy, files: Sequence[ListedFile], packages: int, of: int, folder: Path
+) -> None:
+    """Say what is about to happen."""
+    some = "" if packages == of else f" ({packages} of {of} packages; --limit 0 checks all)"
+    output.line(f"Auditing {len(files):,} files of {packages} installed Python packages{some}.", style="bold")
+    output.line("Each file is one message: hashed by a Celery worker, compared with its package's RECORD.")
+    package = damaged.changed.distribution.partition(" (")[0]
+    output.line(
+        f"A copy of {package} was damaged on purpose: {damaged.changed.path} "
+        f"has one byte changed, {damaged.removed.path} is removed, {damaged.late.path} appears late."
+    )
+    output.line(f"Everything lies in {folder}")
+    output.line()
+
+
+def show(output: Output, account: Account) -> None:
+    """Show the account: for people as tables, with ``--json`` as the document."""
+    sending, figures = account.sending, account.figures
+    reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons().items())
+    output.line()
+    output.table(
+        "What happened",
+        ("", ""),
+        [
+            ("sent", f"{sending.messages:,} messages in {sending.calls} calls of send_batch"),
+            ("batches", f"{figures.batches}, on average {figures.mean_batch_size:.1f} messages"),
+            ("delivered", f"{figures.deliveries:,} times: every message once, and {figures.retries} retries"),
+            ("retried", f"{figures.retried_messages} messages; {len(account.recovered)} of them succeeded"),
+            ("intact", f"{len(account.intact):,} files"),
+            ("dead-lettered", f"{len(account.dead_letters)} messages ({reasons})"),
+            ("speed", f"{sending.rate:,.0f} messages/s sent, {figures.rate:,.0f} messages/s checked"),
+            ("took", f"{account.seconds:.1f} s, with the worker's start and the retries' delays"),
+            ("results", str(account.folder / "results.db")),
+        ],
+    )
+    rows = [
+        (letter.path, letter.distribution, " → ".join(account.findings.get(letter.number, ())), letter.reason)
+        for letter in account.dead_letters[:SHOWN]
+    ]
+    output.table("Dead letters", ("file", "package", "found on each delivery", "reason"), rows)
+    if len(account.dead_letters) > SHOWN:
+        output.line(f"… and {len(account.dead_letters) - SHOWN} more in the results.")
+    for file in account.recovered:
+        output.line(f"{file.path} was missing at first and intact on delivery {file.attempt}.")
+    own = [letter for letter in account.dead_letters if "(damaged copy)" not in letter.distribution]
+    if own:
+        output.line(f"{len(own)} of these were not damaged by the demo: they differ on this machine.")
+    problems = account.problems()
+    if problems:
+        output.line("The account does not add up:", style="bold red")
+        for problem in problems:
+            output.line(f"  {problem}")
+    else:
+        output.line(
+            f"The account adds up: {len(account.intact):,} intact + {len(account.dead_letters):,} "
+            f"dead-lettered = {sending.messages:,} sent.",
+            style="bold green",
+        )
+    output.document(account.to_dict())
+
+
+def tell_what_next(output: Output, worker: WorkerProcess, folder: Path) -> None:
+    """Commands that work while the demo's worker runs."""
+    celery = "celery" if shutil.which("celery") else f"{sys.executable} -m celery"
+    output.line()
+    output.line("The worker is still running. What to try next, in another terminal:", style="bold")
+    output.line(f"  tail -f {worker.log}")
+    output.line(f"  CFQUEUE_DEMO_FOLDER={folder} {celery} -A cfqueue.cli.demo_app inspect stats")
+    output.line("  cfqueue init hello && cd hello && cfqueue dev      # a project of your own")
+    output.line(f"Its program is {Path(__file__).with_name('demo_app.py')}")
+    output.line("Ctrl-C stops the worker.")

@@ -1,0 +1,73 @@
+"""What is not handed to a handler although it was delivered: revoked, expired, known, running, doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cfqueue import clock
+from cfqueue.messages import Delivery, OutcomeMemory
+from cfqueue.messages.crash import overdrawn
+from cfqueue.messages.outcome import CRASHED, EXPIRED, Drop, ErrorInfo, Outcome
+from cfqueue.messages.settle import buried
+
+from .batch import Batch
+from .lines import Line
+from .settlement import Settlement
+
+#: Seconds for which a message is returned whose earlier delivery is still running in this worker.
+_HELD = 1.0
+
+_LANE_DEATH = ErrorInfo(
+    "cfqueue.Crashed", "The worker process died every time while this message was running alone.", None
+)
+
+
+class Admission:
+    """Looks at every message once before it runs."""
+
+    def __init__(
+        self,
+        settlement: Settlement,
+        memory: OutcomeMemory[Outcome],
+        revoked: Callable[[], Any],
+        on_revoked: Callable[[str, Delivery], None],
+    ) -> None:
+        self._settlement = settlement
+        self._memory = memory
+        self._revoked = revoked
+        self._on_revoked = on_revoked
+
+    def admit(self, line: Line, batch: Batch) -> bool:
+        """Leave in the batch what may run and settle the rest; False when nothing is left."""
+        now_ms = clock.now_ms()
+        revoked = self._revoked()
+        admitted: list[Delivery] = []
+        seen: set[str] = set()
+        for delivery in batch.deliveries:
+            if (outcome := self._verdict(line, delivery, now_ms, revoked)) is not None:
+                self._settlement.decide(line, [delivery], [outcome], batch_id=batch.id)
+            elif self._memory.held(delivery.id, delivery.attempts):
+                self._settlement.give_back([delivery], _HELD)
+            elif delivery.id in seen:
+                batch.twins.append(delivery)
+            else:
+                seen.add(delivery.id)
+                admitted.append(delivery)
+        batch.deliveries = admitted
+        return bool(admitted)
+
+    def running(self, batch: Batch) -> None:
+        """The batch runs from now on; until it is settled, what comes back of it is held."""
+        for delivery in batch.deliveries:
+            self._memory.start(delivery.id, delivery.attempts)
+
+    def _verdict(self, line: Line, delivery: Delivery, now_ms: int, revoked: Any) -> Outcome | None:
+        if delivery.expires_ms is not None and delivery.expires_ms <= now_ms:
+            return buried(EXPIRED, line.settings)
+        if overdrawn(delivery.attempts, line.settings.max_retries):
+            return buried(CRASHED, line.settings, _LANE_DEATH)
+        if revoked and delivery.id in revoked:
+            self._on_revoked(line.name, delivery)
+            return Drop("revoked")
+        return self._memory.recall(delivery.id, delivery.attempts, clock.monotonic())
