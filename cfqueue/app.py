@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cfqueue.brokers import SQLITE_URL, open_broker
-from cfqueue.config import Config, binding_of, consumer_settings, load
+from cfqueue.config import MOST_DELAY_SECONDS, Config, binding_of, consumer_settings, load
 from cfqueue.env import Env
 from cfqueue.errors import ConfigurationError, QueueConsumerConflict
 from cfqueue.handler import Handler, Keywords, SharedHandler, keywords_of
+from cfqueue.limits import Limits
 from cfqueue.messages import TASK_PREFIX, ConsumerSettings, check_queue_name
 from cfqueue.messages.invocation import count_arguments
 from cfqueue.producer import Queue, QueueMetrics
@@ -82,6 +83,7 @@ class CFQueue:
 
     Nothing is connected and no configuration is read before it is needed, so that modules with handlers
     can be imported anywhere.
+
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class CFQueue:
         self._broker: Broker | None = None
         #: Handlers by queue.
         self.consumers: dict[str, Handler] = {}
+        self._settings: dict[str, ConsumerSettings] = {}
         self.queues = Queues(self)
         self.env = Env(self._binding, self._bindings)
         with _lock:
@@ -187,6 +190,7 @@ class CFQueue:
             ConfigurationError: a setting is unknown or out of range.
             HandlerSignatureError: the function takes other arguments.
             QueueConsumerConflict: the queue has a handler already.
+
         """
         check_queue_name(name)
         keywords = keywords_of(settings)
@@ -198,9 +202,11 @@ class CFQueue:
 
     def settings_of(self, name: str) -> ConsumerSettings:
         """What applies to the consumer of a queue, from keyword, file, ``app.conf`` and defaults."""
+        if name in self._settings:
+            return self._settings[name]
         handler = self.consumers[name]
         found = consumer_settings(self.config, name, handler.keywords, handler.owner)
-        return ConsumerSettings(
+        settings = self._settings[name] = ConsumerSettings(
             found.queue,
             found.max_batch_size,
             found.max_batch_timeout,
@@ -211,6 +217,7 @@ class CFQueue:
             found.time_limit,
             found.soft_time_limit,
         )
+        return settings
 
     def queue_names(self) -> list[str]:
         """Every queue that is known here: produced to, consumed from, or a dead-letter queue."""
@@ -368,8 +375,12 @@ def _current() -> CFQueue:
 
 
 def _check_keywords(name: str, handler: Handler) -> None:
-    """The configuration is not read while modules are imported; the keywords alone can be checked."""
-    consumer_settings(Config(), name, handler.keywords, handler.owner)
+    """The configuration is not read while modules are imported; the keywords alone can be checked.
+
+    A deployment may have raised the longest delay, so that one is checked with the configuration.
+    """
+    anything = Config(limits=Limits(delay_seconds=MOST_DELAY_SECONDS))
+    consumer_settings(anything, name, handler.keywords, handler.owner)
 
 
 def _conf_of(app: Any) -> dict[str, Any]:

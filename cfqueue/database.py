@@ -44,7 +44,9 @@ from cfqueue.errors import (
 #: Short, because the write lock and the fork guard are held meanwhile; callers try again.
 BUSY_SECONDS = 0.05
 #: File systems on which neither ``flock`` nor shared memory can be trusted between machines.
-NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre"})
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre"}
+)
 
 
 def sqlite_path(url: str) -> str:
@@ -92,7 +94,9 @@ def check_place(path: str, *, allow_network: bool = False) -> None:
     """Refuse a folder that cannot hold the database. Raises ConfigurationError or BrokerUnavailable."""
     folder = Path(path).parent
     if not folder.is_dir():
-        raise BrokerUnavailable(f"{path}: the folder {folder} does not exist. Create it, or name another file.")
+        raise BrokerUnavailable(
+            f"{path}: the folder {folder} does not exist. Create it, or name another file."
+        )
     if Path(path).is_dir():
         raise BrokerUnavailable(f"{path} is a folder, not a database file. Name a file in it.")
     kind = file_system(str(folder))
@@ -119,9 +123,11 @@ def translated(error: sqlite3.Error | OSError, path: str, *, committing: bool = 
     number = error.errno if isinstance(error, OSError) else None
     said = f" (SQLite: {error})" if isinstance(error, sqlite3.Error) else f" ({error})"
     found: Exception
-    if primary == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
-        found = BrokerFull(f"{path}: the disk is full; nothing was stored. Free some space.{said}")
-    elif code == sqlite3.SQLITE_IOERR_SHMSIZE and _free_bytes(path) < 1 << 20:
+    if (
+        primary == sqlite3.SQLITE_FULL
+        or number in {errno.ENOSPC, errno.EDQUOT}
+        or (code == sqlite3.SQLITE_IOERR_SHMSIZE and _free_bytes(path) < 1 << 20)
+    ):
         found = BrokerFull(f"{path}: the disk is full; nothing was stored. Free some space.{said}")
     elif primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         found = StoreCorrupt(

@@ -40,7 +40,9 @@ class Producing:
         """Send one message; see ``Queue.send``."""
         return self.queue.send(body, options, **keywords)
 
-    def send_batch(self, messages: Any, options: Mapping[str, Any] | None = None, **keywords: Any) -> SendResult:
+    def send_batch(
+        self, messages: Any, options: Mapping[str, Any] | None = None, **keywords: Any
+    ) -> SendResult:
         """Send up to 100 messages as one; see ``Queue.send_batch``."""
         return self.queue.send_batch(messages, options, **keywords)
 

@@ -37,6 +37,9 @@ _MESSAGE_KEYS = {
     "expires": "expires",
 }
 
+#: What ``options`` of a call may hold; priority and expiry are keywords of ours.
+_CALL_OPTIONS = ("content_type", "delay_seconds")
+
 
 @dataclass(frozen=True, slots=True)
 class QueueMetrics(BacklogMetrics):
@@ -53,9 +56,7 @@ class QueueMetrics(BacklogMetrics):
     def of(cls, backlog: Backlog) -> QueueMetrics:
         """The metrics of a broker's answer."""
         oldest = None if backlog.oldest_ms is None else moment(backlog.oldest_ms)
-        return cls(
-            backlog.count, backlog.bytes, oldest, backlog.delayed, backlog.in_flight, backlog.suspects
-        )
+        return cls(backlog.count, backlog.bytes, oldest, backlog.delayed, backlog.in_flight, backlog.suspects)
 
 
 class SendMetadata:
@@ -159,6 +160,7 @@ class Queue:
             InvalidMessage: an argument is wrong; nothing was sent.
             BrokerUnavailable, BrokerFull: nothing was stored.
             SendUncertain: the outcome is unknown.
+
         """
         given = {**(options or {}), **aliases}
         message = _options("send()", given)
@@ -193,8 +195,11 @@ class Queue:
             InvalidMessage: an argument is wrong (the text says which message); nothing was sent.
             BrokerUnavailable, BrokerFull: nothing was stored.
             SendUncertain: the outcome is unknown.
+
         """
-        given = _options("send_batch()", {**(options or {}), **aliases}, allowed=("content_type", "delay_seconds"))
+        given = _options(
+            "send_batch()", {**(options or {}), **aliases}, allowed=("content_type", "delay_seconds")
+        )
         default_type = given.get("content_type", content_type) or "json"
         call_delay = given.get("delay_seconds", delay_seconds)
         limits = self._limits()
@@ -347,9 +352,12 @@ class Queue:
         limits: Limits,
         now_ms: int,
     ) -> OutgoingMessage:
+        if not isinstance(message, Mapping) or "body" not in message:
+            raise InvalidMessage(
+                f"Message {position} of the batch (counted from 0) is {message!r:.80}, not a mapping with a "
+                "'body' like {'body': {'id': 1}}. Nothing was sent."
+            )
         try:
-            if not isinstance(message, Mapping) or "body" not in message:
-                raise InvalidMessage(f"is {message!r:.80}, not a mapping with a 'body', like {{'body': 1}}.")
             given = _options("send_batch()", message, allowed=tuple(_MESSAGE_KEYS.values()))
             body = given.pop("body")
             given.setdefault("content_type", default_type)
@@ -362,9 +370,7 @@ class Queue:
         return f"<Queue {self.name!r}>"
 
 
-def _options(
-    call: str, given: Mapping[str, Any], allowed: tuple[str, ...] = ("content_type", "delay_seconds")
-) -> dict[str, Any]:
+def _options(call: str, given: Mapping[str, Any], allowed: tuple[str, ...] = _CALL_OPTIONS) -> dict[str, Any]:
     """Options in any accepted spelling, by their own names. An explicit None counts as not given."""
     found: dict[str, Any] = {}
     for key, value in given.items():
@@ -380,7 +386,9 @@ def _expiry(expires: float | timedelta | datetime, now_ms: int) -> int:
     """Milliseconds since the epoch; raises InvalidExpiry for anything that is not a time to come."""
     if isinstance(expires, datetime):
         if expires.tzinfo is None:
-            raise InvalidExpiry(f"expires={expires!r} has no time zone. Use datetime.now(UTC) + timedelta(…).")
+            raise InvalidExpiry(
+                f"expires={expires!r} has no time zone. Use datetime.now(UTC) + timedelta(…)."
+            )
         return int(expires.astimezone(UTC).timestamp() * 1000)
     seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 10**9:
@@ -396,5 +404,3 @@ def _timeout(timeout: float | None) -> float | None:
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
         raise InvalidMessage(f"timeout={timeout!r} is not a positive number of seconds.")
     return float(timeout)
-
-

@@ -80,7 +80,8 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Begun:
     """Whether the batch may run: ``busy`` when ``max_concurrency`` forbids it now, ``lost`` the deliveries
-    whose lease had ended (they run elsewhere)."""
+    whose lease had ended (they run elsewhere).
+    """
 
     ok: bool
     busy: bool = False
@@ -130,7 +131,8 @@ class Intake(Protocol):
 
     def suspects(self, queues: Iterable[str]) -> dict[str, dict[int, int]]:
         """Where messages that came back wait: queue -> suspicion -> best priority, including that of the
-        fresh ones (suspicion 0) of such a queue. Queues without any are left out."""
+        fresh ones (suspicion 0) of such a queue. Queues without any are left out.
+        """
 
     def next_due(self, queues: Iterable[str]) -> float | None:
         """When the next delayed message of these queues is due, in seconds since the epoch."""

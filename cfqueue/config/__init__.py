@@ -30,9 +30,11 @@ from cfqueue.config.files import find
 from cfqueue.config.loading import load
 from cfqueue.config.model import Config, ConsumerConfig, Producer
 from cfqueue.config.names import binding_of, dead_letter_name, is_queue_name
+from cfqueue.config.settings import MOST_DELAY_SECONDS
 from cfqueue.config.warning import ConfigurationWarning
 
 __all__ = [
+    "MOST_DELAY_SECONDS",
     "UNSET",
     "Config",
     "ConfigurationWarning",

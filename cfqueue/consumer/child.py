@@ -175,7 +175,7 @@ class _Run:
             value = invoke(self.runner.handler, self.runner.arguments, batch, self.runner.env(), Context())
         except (WorkerShutdown, WorkerTerminate):
             raise  # the solo pool runs in the worker's main thread: these are the worker's own
-        except BaseException as raised:  # noqa: BLE001 - MemoryError and SystemExit are answers like others
+        except BaseException as raised:
             error = raised
         record, state = self._conclude(batch, error)
         if state == "SUCCESS":
@@ -217,7 +217,9 @@ class _Run:
                 batch.retry_all()
                 return batch.finish(), "RETRY"
             self.rejected = True
-            return batch.finish(error.reason if isinstance(error.reason, BaseException) else error), "REJECTED"
+            return batch.finish(
+                error.reason if isinstance(error.reason, BaseException) else error
+            ), "REJECTED"
         logger.error(
             "cfqueue: the handler of queue %s failed on batch %s (%d messages): %r",
             self.queue,

@@ -50,10 +50,10 @@ class Dispatcher:
         self.lines = {line.name: line for line in lines}
         self.bridge = bridge
         self.memory: OutcomeMemory[Outcome] = OutcomeMemory()
-        self.settlement = Settlement(self.memory)
+        self.settlement = Settlement(self.memory, on_result)
         self.isolation = Isolation()
         self.admission = Admission(self.settlement, self.memory, revoked, on_revoked)
-        self.reports = Reports(self.lines, self.settlement, self.isolation, self.memory, on_result)
+        self.reports = Reports(self.lines, self.settlement, self.isolation, self.memory)
         self.closing = False
         self._rotation = deque(self.lines.values())
         self._lane_busy = False

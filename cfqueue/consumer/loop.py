@@ -6,6 +6,7 @@ runs, and because Celery's reconnects reset every descriptor in it (measured; se
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -72,10 +73,9 @@ class IOLoop:
         """Make the loop take a turn. From any thread."""
         if not self._awake:
             self._awake = True
-            try:
+            # The pipe is full, so the loop is awake; or closed, so it has ended.
+            with contextlib.suppress(OSError):
                 os.write(self._wake_w, b"w")
-            except OSError:
-                pass  # the pipe is full, so the loop is awake; or closed, so it has ended
 
     def stop(self, timeout: float | None = None) -> bool:
         """End the thread after its present turn; False when it did not end within ``timeout`` seconds."""

@@ -7,6 +7,7 @@ arrive on whatever thread the pool uses and are passed to the I/O loop at once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import deque
@@ -70,7 +71,8 @@ class PoolBridge:
 
     def attach(self, pool: Any, hub: Any | None) -> None:
         """Use this pool; with a hub, hand batches over on its thread. Called at every start of Celery's loop,
-        because Celery clears its hub when it reconnects."""
+        because Celery clears its hub when it reconnects.
+        """
         self._pool = pool
         self._hub = hub
         if hub is not None:
@@ -113,18 +115,15 @@ class PoolBridge:
 
     def _wake_hub(self) -> None:
         assert self._pipe is not None
-        try:
+        # A full pipe is full of wake-ups already.
+        with contextlib.suppress(BlockingIOError):
             os.write(self._pipe[1], b"b")
-        except BlockingIOError:
-            pass  # the pipe is full of wake-ups already
 
     def _hand_over(self, *_: object) -> None:
         """On Celery's thread: everything in the outbox goes to the pool."""
         if self._pipe is not None and self._hub is not None:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.read(self._pipe[0], 4096)
-            except BlockingIOError:
-                pass
         if self._reap_wanted:
             self._reap_wanted = False
             self._pool._pool.maintain_pool()
@@ -163,7 +162,7 @@ class PoolBridge:
             self._on_child()
 
     def _closed(self) -> bool:
-        """billiard's pool returns None without a word once it is closing; solo always returns None."""
+        """Billiard's pool returns None without a word once it is closing; solo always returns None."""
         inner = getattr(self._pool, "_pool", None)
         return inner is not None and getattr(inner, "_state", 0) != 0
 
@@ -178,7 +177,7 @@ class PoolBridge:
         )
 
     def _failed(self, batch: Batch, failure: Any) -> None:
-        """billiard reports a child that died, was terminated, or overran the hard limit."""
+        """Billiard reports a child that died, was terminated, or overran the hard limit."""
         error = getattr(failure, "exception", failure)
         error = getattr(error, "exc", error)  # billiard wraps it together with its traceback
         name = type(error).__name__
@@ -201,7 +200,8 @@ class PoolBridge:
 
     def abandon(self) -> list[Batch]:
         """After the pool's end: the batches that never reported. billiard drops, without any callback, what
-        no child had taken."""
+        no child had taken.
+        """
         left = list(self.running.values())
         self.running.clear()
         for request in list(self._requests.values()):
@@ -212,3 +212,14 @@ class PoolBridge:
     def close(self) -> None:
         """Give nothing more to the pool."""
         self.closing = True
+
+    def detach(self) -> None:
+        """The loop has ended: close what was opened."""
+        self.children.close()
+        if self._pipe is not None:
+            with contextlib.suppress(Exception):  # Celery's hub may be closed already
+                self._hub.remove(self._pipe[0])
+            os.close(self._pipe[0])
+            os.close(self._pipe[1])
+            self._pipe = None
+            self._hub = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 from cfqueue.messages import Delivery, OutcomeMemory
 from cfqueue.messages.crash import CrashRetry, child_died
@@ -33,13 +33,11 @@ class Reports:
         settlement: Settlement,
         isolation: Isolation,
         memory: OutcomeMemory[Outcome],
-        on_result: Callable[[Line, Delivery, Outcome], None],
     ) -> None:
         self._lines = lines
         self._settlement = settlement
         self._isolation = isolation
         self._memory = memory
-        self._on_result = on_result
 
     def take(self, ended: Ended) -> None:
         """Settle, isolate or give back the messages of the batch."""
@@ -62,20 +60,24 @@ class Reports:
 
     def _settle(self, line: Line, batch: Batch, report: Report) -> None:
         deliveries, outcomes = batch.everything, outcomes_for(batch, report.outcomes)
-        for position in report.awaited:
-            self._on_result(line, deliveries[position], outcomes[position])
+        awaited: Sequence[int] = report.awaited
         if report.left_alone:
-            skipped = set(report.left_alone)
-            self._settlement.give_back([deliveries[i] for i in report.left_alone], _LEFT_ALONE)
-            logger.error(
-                "cfqueue: %d messages of queue %s are of a later cfqueue format and are left for a newer "
-                "worker; update this one",
-                len(skipped),
-                batch.queue,
-            )
-            kept = [i for i in range(len(deliveries)) if i not in skipped]
+            self._leave(batch, [deliveries[i] for i in report.left_alone])
+            kept = [i for i in range(len(deliveries)) if i not in set(report.left_alone)]
             deliveries, outcomes = [deliveries[i] for i in kept], [outcomes[i] for i in kept]
-        self._settlement.decide(line, deliveries, outcomes, batch_id=batch.id, runtime=report.runtime)
+            awaited = [kept.index(i) for i in report.awaited]
+        self._settlement.decide(
+            line, deliveries, outcomes, batch_id=batch.id, runtime=report.runtime, awaited=awaited
+        )
+
+    def _leave(self, batch: Batch, deliveries: list[Delivery]) -> None:
+        self._settlement.give_back(deliveries, _LEFT_ALONE)
+        logger.error(
+            "cfqueue: %d messages of queue %s are of a later cfqueue format and are left for a newer worker; "
+            "update this one",
+            len(deliveries),
+            batch.queue,
+        )
 
     def _crashed(self, line: Line, batch: Batch, detail: str) -> None:
         """Rule 2: alone, it is charged; in company, everybody runs again alone, uncharged."""

@@ -13,7 +13,6 @@ from celery.worker import state
 from cfqueue.brokers.base import Broker
 from cfqueue.messages import Delivery
 from cfqueue.messages.outcome import Outcome
-from cfqueue.messages.settle import ConsumerSettings
 
 from .child import Runner
 from .dispatch import Dispatcher
@@ -54,7 +53,7 @@ class Service:
             hostname=hostname,
             task_of=lambda queue: serving[queue].task,
             on_end=self._ended,
-            on_child=lambda: self._loop.wake(),
+            on_child=self._wake,
             default_time_limit=default_time_limit,
         )
         self._results = ResultWriter(app)
@@ -77,7 +76,8 @@ class Service:
         self._say_what_is_weaker()
         self._loop.start()
         logger.info(
-            "cfqueue: consuming %s", ", ".join(f"{s.queue} (batches of {s.max_batch_size})" for s in self._settings)
+            "cfqueue: consuming %s",
+            ", ".join(f"{s.queue} (batches of {s.max_batch_size})" for s in self._settings),
         )
 
     def close(self) -> None:
@@ -102,6 +102,7 @@ class Service:
                 _LAST_TRIES,
             )
         self._loop.stop(_LAST_TRIES)
+        self._bridge.detach()
         self._results.close()
 
     def info(self) -> dict[str, Any]:
@@ -112,6 +113,9 @@ class Service:
             "slots": self._bridge.slots,
             "outcomes": dict(self._dispatcher.settlement.counts),
         }
+
+    def _wake(self) -> None:
+        self._loop.wake()
 
     def _ended(self, ended: Ended) -> None:
         self._loop.call(lambda: self._dispatcher.ended(ended))
@@ -130,13 +134,7 @@ class Service:
         """What this pool cannot do, said once, at start."""
         if self._bridge.kills:
             return
-        limited = [s.queue for s in self._settings if _limits_itself(s)]
         logger.warning(
-            "cfqueue: this pool cannot kill a handler that hangs (only prefork can): time limits of %s have no "
-            "effect, and a handler that kills its process takes the whole worker with it.",
-            ", ".join(limited) if limited else "handlers",
+            "cfqueue: this pool cannot kill a handler that hangs, only prefork can: time limits have no effect "
+            "here, and a handler that ends its process ends the whole worker."
         )
-
-
-def _limits_itself(settings: ConsumerSettings) -> bool:
-    return settings.time_limit is not None or settings.soft_time_limit is not None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cfqueue import clock, signals
@@ -42,6 +42,8 @@ class Decided:
     at: float
     #: Suspicion that a retried message carries on with; 0 unless it died alone.
     suspicion: dict[str, int]
+    #: Positions in ``items`` whose sender waits for a result in the result backend.
+    awaited: Sequence[int] = ()
 
     def move(self) -> Settle:
         """What to ask of the broker."""
@@ -58,8 +60,11 @@ class Decided:
 class Settlement:
     """The table of outcomes and give-backs that the broker has not yet taken."""
 
-    def __init__(self, memory: OutcomeMemory[Outcome]) -> None:
+    def __init__(
+        self, memory: OutcomeMemory[Outcome], on_result: Callable[[Line, Delivery, Outcome], None]
+    ) -> None:
         self._memory = memory
+        self._on_result = on_result
         self._decided: list[Decided] = []
         self._returned: list[GiveBack] = []
         self._pause = 0.0
@@ -75,10 +80,11 @@ class Settlement:
         batch_id: str = "",
         runtime: float = 0.0,
         suspicion: dict[str, int] | None = None,
+        awaited: Sequence[int] = (),
     ) -> None:
         """Keep the outcomes until they are durable."""
         items = list(zip(deliveries, outcomes, strict=True))
-        self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}))
+        self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}, awaited))
 
     def give_back(self, deliveries: Sequence[Delivery], hold: float = 0.0) -> None:
         """Return messages uncharged; ``hold`` seconds pass before they are due again."""
@@ -123,6 +129,8 @@ class Settlement:
             for delivery, _ in decided.items:
                 self._memory.forget(delivery.id, delivery.attempts)
             self._announce(decided)
+            for position in decided.awaited:
+                self._on_result(decided.line, *decided.items[position])
         for late, fenced in results:
             if late is not None and fenced:
                 self._remember(late, fenced)

@@ -134,7 +134,7 @@ class QueueTask(Task):  # type: ignore[misc] # celery ships no types
             error: Exception | None = None
             try:
                 invoke(runner.handler, runner.arguments, batch, runner.env(), Context())
-            except Exception as raised:  # noqa: BLE001 - a handler's exception is an outcome
+            except Exception as raised:
                 error = raised
             outcome = settle(batch.finish(error), [(task_id, attempt)], settings)[0]
             if not isinstance(outcome, Retry):

@@ -222,7 +222,7 @@ class Simulator:
         removed = len(line.batcher.clear()) + line.delayed
         self._events = [event for event in self._events if event[2] is not line or event[3] is None]
         heapq.heapify(self._events)
-        line.delayed = 0
+        line.delayed, line.planned = 0, None
         return removed
 
     # One queue's life

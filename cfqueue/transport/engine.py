@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -158,6 +157,7 @@ class Engine:
 
     def _turn_once(self, parked: list[Op]) -> bool:
         """Settle and claim what there is; False when there was nothing to do."""
+        self._woken(self._listener.drain())
         while self._settles:
             parked.append(self._settles.popleft())
         claims = self._claims(settling=bool(parked))
@@ -192,8 +192,7 @@ class Engine:
             if not hungry:
                 continue
             share = max(1, -(-room // len(hungry)))
-            for queue in hungry[:room]:
-                claims.append((intake, Claim(self.owner, queue, share, None, now)))
+            claims += [(intake, Claim(self.owner, queue, share, None, now)) for queue in hungry[:room]]
         return claims
 
     def _may_have(self, queue: str, now: int, waits: dict[str, bool], *, ask: bool) -> bool:
@@ -273,6 +272,8 @@ class Engine:
         self._flush([])
         self._listener.close()
         self._signal.close()
+        if _engines.get(self._store) is self:
+            del _engines[self._store]
 
 
 _engines: dict[Store, Engine] = {}

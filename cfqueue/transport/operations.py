@@ -188,4 +188,3 @@ class Backlog:
     delayed: int
     in_flight: int
     suspects: int
-

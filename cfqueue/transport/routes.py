@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 _CHANGED = "UPDATE cfqueue_parts SET version = version + 1 WHERE name = 'bindings'"
 _GENERATION = "SELECT version FROM cfqueue_parts WHERE name = 'bindings'"
+_BINDING = (
+    "INSERT OR REPLACE INTO cfqueue_bindings(exchange, queue, routing_key, pattern, arguments)"
+    " VALUES (?, ?, ?, ?, ?)"
+)
+_PASSING = (
+    "INSERT INTO cfqueue_queues(name, auto_delete, arguments, expires_ms, used_ms, owner)"
+    " VALUES (?, 1, ?, ?, ?, ?) ON CONFLICT(name) DO UPDATE"
+    " SET used_ms = excluded.used_ms, owner = excluded.owner"
+)
+_FORMER = (
+    "DELETE FROM cfqueue_messages WHERE {leased} AND queue = ?"
+    " AND EXISTS (SELECT 1 FROM cfqueue_queues WHERE name = ? AND owner IS NOT ?)"
+)
 #: Queues past their expiry, and the owner on whose behalf each is used; a living one keeps it.
 _EXPIRED = (
     "SELECT name, owner FROM cfqueue_queues WHERE expires_ms IS NOT NULL AND used_ms + expires_ms < :now"
@@ -146,16 +159,13 @@ class Routes:
                 [
                     *(
                         (
-                            f"DELETE FROM cfqueue_messages WHERE {leased} AND queue = ?"  # noqa: S608
-                            " AND EXISTS (SELECT 1 FROM cfqueue_queues WHERE name = ? AND owner IS NOT ?)",
+                            _FORMER.format(leased=leased),
                             (name, name, owner),
                         )
                         for leased in ("owner IS NULL", "owner IS NOT NULL")
                     ),
                     (
-                        "INSERT INTO cfqueue_queues(name, auto_delete, arguments, expires_ms, used_ms, owner)"
-                        " VALUES (?, 1, ?, ?, ?, ?) ON CONFLICT(name) DO UPDATE"
-                        " SET used_ms = excluded.used_ms, owner = excluded.owner",
+                        _PASSING,
                         values,
                     ),
                 ],
@@ -187,8 +197,7 @@ class Routes:
             return
         self._change(
             (
-                "INSERT OR REPLACE INTO cfqueue_bindings(exchange, queue, routing_key, pattern, arguments)"
-                " VALUES (?, ?, ?, ?, ?)",
+                _BINDING,
                 (exchange, queue, routing_key, pattern, json.dumps(arguments, default=str)),
             )
         )

@@ -98,14 +98,13 @@ _OURS = (
     " ON m.id = CAST(j.key AS INTEGER) AND m.token = j.value"
 )
 #: Which of the leases are still ours, as one JSON list.
-OURS = f"SELECT json_group_array(id) FROM ({_OURS})"
+OURS = f"SELECT json_group_array(id) FROM ({_OURS})"  # noqa: S608
 ACK = f"DELETE FROM cfqueue_messages WHERE id IN ({_OURS})"  # noqa: S608
-ACK_ONE = "DELETE FROM cfqueue_messages WHERE id = ? AND token = ?"
 RELEASE = (
     "UPDATE cfqueue_messages SET owner = NULL, batch = NULL, token = token + 1,"  # noqa: S608
     f" due_ms = max(due_ms, :due) WHERE id IN ({_OURS})"
 )
-START_CHECK = f"SELECT json_group_array(id), {_RUNNING} FROM ({_OURS})"
+START_CHECK = f"SELECT json_group_array(id), {_RUNNING} FROM ({_OURS})"  # noqa: S608
 START = (
     "UPDATE cfqueue_messages SET batch = ?, crash_delay_ms = ?, owner = ?"
     " WHERE id IN (SELECT value FROM json_each(?))"
@@ -142,9 +141,7 @@ REAP = """UPDATE cfqueue_messages
   suspicion = CASE WHEN batch IS NOT NULL THEN min(suspicion + 1, 2) ELSE suspicion END,
   owner = NULL, batch = NULL, token = token + 1
  WHERE owner = :owner"""
-REAP_CLEAN = (
-    "UPDATE cfqueue_messages SET owner = NULL, batch = NULL, token = token + 1 WHERE owner = :owner"
-)
+REAP_CLEAN = "UPDATE cfqueue_messages SET owner = NULL, batch = NULL, token = token + 1 WHERE owner = :owner"
 
 #: Every owner that leases something, by seeks (a DISTINCT would walk all leases).
 OWNERS = """WITH RECURSIVE seen(name) AS (

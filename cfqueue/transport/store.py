@@ -139,7 +139,7 @@ class Store:
         return [result(item, self._reread) for item in group]
 
     def purge(self, queue: str) -> int:
-        """Remove the waiting messages of a queue, delayed ones too; leased ones stay. How many?"""
+        """Remove the waiting messages of a queue, delayed ones too; leased ones stay. Returns how many."""
         return int(self.write(lambda connection: connection.execute(sql.PURGE, {"queue": queue}).rowcount))
 
     def declare(self, queue: str) -> None:

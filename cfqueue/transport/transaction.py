@@ -35,7 +35,7 @@ ANY_QUEUE = "*"
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class Fenced(Exception):  # noqa: N818 - a signal inside this room, never seen outside
+class Fenced(Exception):
     """A settle met rows whose token had moved on: run again, one operation at a time."""
 
 
@@ -184,9 +184,7 @@ def leases_of(op: Op) -> list[Lease]:
     return []
 
 
-def _settle_carefully(
-    execute: Execute, item: Ready, settle: Callable[[Execute, list[Ready]], None]
-) -> None:
+def _settle_carefully(execute: Execute, item: Ready, settle: Callable[[Execute, list[Ready]], None]) -> None:
     leases = leases_of(item.op)
     ours = set(json.loads(execute(sql.OURS, {"leases": "{" + _pairs(leases) + "}"}).fetchone()[0]))
     item.raw = frozenset(row for row, _ in leases if row not in ours)
@@ -202,7 +200,7 @@ def _settle_carefully(
 
 def _reap(execute: Execute, item: Ready) -> None:
     op = item.op
-    assert isinstance(op, Reap)  # noqa: S101
+    assert isinstance(op, Reap)
     if op.clean:
         item.raw = execute(sql.REAP_CLEAN, {"owner": op.owner}).rowcount
     else:
@@ -211,10 +209,8 @@ def _reap(execute: Execute, item: Ready) -> None:
 
 def _start(execute: Execute, item: Ready) -> None:
     op = item.op
-    assert isinstance(op, Start)  # noqa: S101
-    found, running = execute(
-        sql.START_CHECK, {"leases": "{" + item.text + "}", "queue": op.queue}
-    ).fetchone()
+    assert isinstance(op, Start)
+    found, running = execute(sql.START_CHECK, {"leases": "{" + item.text + "}", "queue": op.queue}).fetchone()
     item.raw = (found, running)
     if found.count(",") + (found != "[]") != item.count:
         return
@@ -226,7 +222,7 @@ def _start(execute: Execute, item: Ready) -> None:
 
 def _claim(execute: Execute, item: Ready) -> None:
     op = item.op
-    assert isinstance(op, Claim)  # noqa: S101
+    assert isinstance(op, Claim)
     values: dict[str, Any] = {"queue": op.queue, "now": op.now_ms or clock.now_ms(), "limit": op.limit}
     if op.max_concurrency is not None:
         values["most"] = op.max_concurrency

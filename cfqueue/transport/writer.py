@@ -6,6 +6,7 @@ as one transaction. A leader that is done, or gives up, hands over to the next t
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -51,10 +52,8 @@ class Ticket:
     def wake(self) -> None:
         """Let the waiting thread look."""
         if self.signal is not None and self.signal.locked():
-            try:
+            with contextlib.suppress(RuntimeError):
                 self.signal.release()
-            except RuntimeError:
-                pass
 
     def unanswered(self, path: str) -> BrokerUnavailable:
         """The error of a ticket whose deadline passed before its turn."""
@@ -97,7 +96,7 @@ class Writer:
             raise ticket.error
 
     def _follow(self, ticket: Ticket) -> None:
-        assert ticket.signal is not None  # noqa: S101
+        assert ticket.signal is not None
         patient = False
         try:
             while not ticket.done and not ticket.leads:
@@ -273,11 +272,9 @@ class Writer:
         self._bytes += sum(item.count for ticket in group for item in ticket.group) * 600
         if self._commits >= CHECKPOINT_COMMITS or self._bytes >= CHECKPOINT_BYTES:
             self._commits = self._bytes = 0
-            try:
+            # The commit stands. A reader or a full disk may be in the way: the next one tries again.
+            with contextlib.suppress(sqlite3.Error):
                 self._handle.opened().execute(sql.CHECKPOINT)
-            except sqlite3.Error:
-                # The commit stands. A reader or a full disk was in the way; the next one tries again.
-                pass
 
     def exclusively(self, action: Callable[[sqlite3.Connection], Any], deadline: float) -> Any:
         """Run ``action(connection)`` as the one writer; for what is rare (schema, routes, sweeping)."""
