@@ -172,7 +172,7 @@ def _free_bytes(path: str) -> int:
 class Forkable(Protocol):
     """What takes part in a fork: its guard is held during it, its child side starts afresh."""
 
-    guard: threading.RLock  # type: ignore[valid-type]
+    guard: threading.RLock
 
     def forked(self) -> None:
         """In the child: drop handles without closing them; close descriptors of locks."""
@@ -200,13 +200,13 @@ def abandon(handle: object) -> None:
 def _before_fork() -> None:
     _registry.acquire()
     for member in sorted(_forkables, key=id):
-        member.guard.acquire()  # type: ignore[attr-defined]
+        member.guard.acquire()
         _held.append(member)
 
 
 def _after_fork_in_parent() -> None:
     while _held:
-        _held.pop().guard.release()  # type: ignore[attr-defined]
+        _held.pop().guard.release()
     _registry.release()
 
 

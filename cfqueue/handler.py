@@ -70,6 +70,18 @@ class Producing:
         """Run the handler here and now on a batch of one; returns an ``EagerResult``."""
         return self.task.apply(args, kwargs, **options)
 
+    def s(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's signature of sending one message: for groups and beat entries. It cannot be linked."""
+        return self.task.s(*args, **kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's immutable signature of sending one message."""
+        return self.task.si(*args, **kwargs)
+
+    def signature(self, *args: Any, **kwargs: Any) -> Any:
+        """Celery's signature of sending one message, with options."""
+        return self.task.signature(*args, **kwargs)
+
 
 class Handler(Producing):
     """A queue's handler in one application. Calling it calls the function."""
@@ -129,6 +141,7 @@ class Handler(Producing):
             {
                 "name": TASK_PREFIX + self.name,
                 "publish": staticmethod(self._publish),
+                "forward": staticmethod(self._forward),
                 "runner": staticmethod(self.runner),
                 "__doc__": self.function.__doc__,
                 "__module__": self.function.__module__,
@@ -138,6 +151,9 @@ class Handler(Producing):
     def _publish(self, body: Any, **options: Any) -> None:
         queue = self.queue
         queue.publish([queue.build(body, **options)])
+
+    def _forward(self, message: Any) -> None:
+        self.queue.publish([message])
 
     def __repr__(self) -> str:
         return f"<Handler of queue {self.name!r}: {self.owner}>"

@@ -26,7 +26,7 @@ WITH level(suspicion, priority) AS (
 SELECT q.value, level.suspicion, max(level.priority) FROM json_each(:queues) q, level
 WHERE EXISTS (
   SELECT 1 FROM cfqueue_messages m WHERE m.owner IS NULL AND m.queue = q.value
-  AND m.suspicion = level.suspicion AND m.priority = level.priority AND m.due <= :now)
+  AND m.suspicion = level.suspicion AND m.priority = level.priority AND m.due_ms <= :now)
 GROUP BY q.value, level.suspicion
 """
 
@@ -198,6 +198,8 @@ def _settle(move: Settle) -> list[ops.Op]:
                 headers = dead_letter_headers(
                     outcome.reason, move.queue, delivery.attempts, first, at_ms, outcome.error
                 )
+                # The sender's result is the failure; an ack in the dead-letter queue must not overwrite it.
+                headers["ignore_result"] = True
                 due = at_ms + move.dead_letter_delay * 1000
                 buried.append((row, token, move.dead_letter_queue, due, headers))
             case DeadLetter():

@@ -58,6 +58,7 @@ class Dispatcher:
         self._rotation = deque(self.lines.values())
         self._lane_busy = False
         self._looked_at = 0.0
+        self._look_error = ""
         self._next_due: float | None = None
         self._when_settled: Callable[[], None] | None = None
 
@@ -251,7 +252,10 @@ class Dispatcher:
         self._looked_at = now
         try:
             found = self.intake.suspects(self.lines)
-        except BrokerError:
+        except BrokerError as error:
+            if str(error) != self._look_error:
+                self._look_error = str(error)
+                logger.error("cfqueue: cannot look for messages that came back: %s", error)
             return
         for name, line in self.lines.items():
             line.waiting = found.get(name, {})

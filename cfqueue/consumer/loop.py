@@ -121,11 +121,11 @@ class IOLoop:
         ready = poller.poll(timeout * 1000)
         for descriptor, _ in ready:
             if descriptor == self._wake_r:
-                self._awake = False
-                try:
+                with contextlib.suppress(BlockingIOError):
                     while os.read(self._wake_r, 4096):
                         pass
-                except BlockingIOError:
-                    pass
+                # Only now: a wake-up between the two, in the other order, would lose its byte and leave the
+                # flag set, and every later one would be swallowed.
+                self._awake = False
             else:
                 self._work.readable(descriptor)

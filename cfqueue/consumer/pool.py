@@ -181,7 +181,9 @@ class PoolBridge:
         error = getattr(failure, "exception", failure)
         error = getattr(error, "exc", error)  # billiard wraps it together with its traceback
         name = type(error).__name__
-        lost = "revoked" if name == "Terminated" else "crashed"
+        request = self._requests.get(id(batch))
+        by_command = name == "Terminated" or self.closing or (request is not None and request.terminated)
+        lost = "revoked" if by_command else "crashed"
         self._end(batch, None, lost, f"{name}: {error}")
 
     def _end(self, batch: Batch, report: Report | None, lost: str | None = None, detail: str = "") -> None:

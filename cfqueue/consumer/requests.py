@@ -27,6 +27,8 @@ class BatchRequest:
         self.hostname = hostname
         self.time_start: float | None = None
         self.worker_pid: int | None = None
+        #: Killed by command (revoke, cold shutdown): its death says nothing about its messages.
+        self.terminated = False
 
     @property
     def task_id(self) -> str:
@@ -58,6 +60,7 @@ class BatchRequest:
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """``revoke(batch id, terminate=True)``: kill the process that runs it."""
+        self.terminated = True
         if self.worker_pid is not None:
             pool.terminate_job(self.worker_pid, signal)
 

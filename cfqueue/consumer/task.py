@@ -45,11 +45,14 @@ class QueueTask(Task):  # type: ignore[misc] # celery ships no types
     """Base of the tasks that stand for queues. ``publish`` and ``runner`` are set by the application."""
 
     abstract = True
+    Strategy = "cfqueue.consumer.forward:strategy"
     typing = False
     acks_late = True
 
     #: (body, id, delay seconds or None, priority, expires, ignore_result, headers) -> nothing
     publish: Callable[..., None]
+    #: Publishes a message that was built already.
+    forward: Callable[[Any], None]
     runner: Callable[[], Runner]
 
     def apply_async(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from amqp.protocol import queue_declare_ok_t
+from amqp.protocol import queue_declare_ok_t  # type: ignore[import-untyped]
 from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 from kombu.transport.base import to_rabbitmq_queue_arguments
@@ -96,6 +96,8 @@ class Channel(_Base):  # type: ignore[misc]
     from_transport_options = ("deadletter_queue",)
 
     connection: Transport
+    closed: bool
+    _active_queues: list[str]
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         super().__init__(connection, **kwargs)

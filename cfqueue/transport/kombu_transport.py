@@ -20,8 +20,7 @@ from kombu.transport import virtual
 
 from cfqueue.database import sqlite_path
 from cfqueue.errors import BrokerFull, BrokerUnavailable
-from cfqueue.transport import channel as channels_of_kombu
-from cfqueue.transport.channel import Channel
+from cfqueue.transport.channel import Channel as StoreChannel
 from cfqueue.transport.engine import Engine, Signal
 from cfqueue.transport.operations import Leased, Op, Release
 from cfqueue.transport.store import Store
@@ -46,7 +45,7 @@ _Base: Any = virtual.Transport
 class Transport(_Base):  # type: ignore[misc]
     """kombu's view of one database file; one per kombu Connection."""
 
-    Channel = channels_of_kombu.Channel
+    Channel = StoreChannel
     driver_type = "cfqueue"
     driver_name = "sqlite"
     can_parse_url = True
@@ -66,10 +65,10 @@ class Transport(_Base):  # type: ignore[misc]
         chosen = {name: options[name] for name in _STORE_OPTIONS if name in options}
         self._path = sqlite_path(_address(client))
         self.store = Store.at(self._path, **chosen)
-        self.inbox: deque[tuple[Channel, str, Leased]] = deque()
+        self.inbox: deque[tuple[StoreChannel, str, Leased]] = deque()
         self._engine: Engine | None = None
         self._signal: Signal | None = None
-        self._deliverers: dict[tuple[Channel, str], Callable[[Leased], Any]] = {}
+        self._deliverers: dict[tuple[StoreChannel, str], Callable[[Leased], Any]] = {}
         self._expiring: set[str] = set()
         self._loop: Any = None
         self._pid = os.getpid()
@@ -96,28 +95,28 @@ class Transport(_Base):  # type: ignore[misc]
             self._signal = Signal()
         return self._engine
 
-    def consumes(self, channel: Channel, queue: str, deliver: Callable[[Leased], Any]) -> None:
+    def consumes(self, channel: StoreChannel, queue: str, deliver: Callable[[Leased], Any]) -> None:
         """A channel has a new consumer."""
         self._deliverers[channel, queue] = deliver
         engine = self._started()
         engine.join(channel)
         engine.wake(queue)
 
-    def cancelled(self, channel: Channel, queue: str) -> None:
+    def cancelled(self, channel: StoreChannel, queue: str) -> None:
         """A consumer has gone: what it did not get goes back, and its queue if it was a passing one."""
         self._deliverers.pop((channel, queue), None)
         self._give_back(lambda owner, name: owner is channel and name == queue)
         if queue not in self._expiring:
             self.store.routes.delete_if_deserted(queue)
 
-    def leaves(self, channel: Channel) -> None:
+    def leaves(self, channel: StoreChannel) -> None:
         """A channel closes."""
         if self._engine is not None:
             self._engine.leave(channel)
         self._give_back(lambda owner, _: owner is channel)
 
-    def _give_back(self, concerns: Callable[[Channel, str], bool]) -> None:
-        kept: list[tuple[Channel, str, Leased]] = []
+    def _give_back(self, concerns: Callable[[StoreChannel, str], bool]) -> None:
+        kept: list[tuple[StoreChannel, str, Leased]] = []
         returned = []
         while self.inbox:
             entry = self.inbox.popleft()

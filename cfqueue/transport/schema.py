@@ -103,7 +103,7 @@ parts = Table(
     Column("version", Integer, nullable=False),
 )
 
-_DIALECT = sqlite.dialect()  # type: ignore[no-untyped-call]
+_DIALECT = sqlite.dialect()
 
 
 def statements() -> list[str]:

@@ -259,16 +259,18 @@ def leased(
 ) -> list[Leased]:
     """Messages from the JSON text that a claim or a peek gave."""
     try:
-        found = [Leased(*row, started) for row in json.loads(rows)]
+        found = [Leased(*row) for row in json.loads(rows)]
     except (ValueError, RecursionError):
         # Another program wrote headers that are not JSON: only that message suffers.
-        found = [Leased(*row, started) for row in json.loads(reread(ids) or "[]")]
+        found = [Leased(*row) for row in json.loads(reread(ids) or "[]")]
         for message in found:
             message.headers = _object(message.headers) or {}
             message.properties = _object(message.properties)
     for message in found:
-        if type(message.body) is dict:
-            message.body = bytes.fromhex(message.body["hex"])
+        message.started = started
+        body: Any = message.body
+        if type(body) is dict:
+            message.body = bytes.fromhex(body["hex"])
     return found
 
 

@@ -83,10 +83,11 @@ def payload_of(leased: Leased) -> dict[str, Any]:
     if "cfq-version" in headers:
         headers["cfq-attempts"] = leased.attempts
         headers["cfq-suspicion"] = leased.suspicion
-    properties = leased.properties if leased.properties is not None else {"priority": leased.priority}
-    info = properties.get("delivery_info")
+    properties: dict[str, Any] = leased.properties or {"priority": leased.priority}
+    info: Any = properties.get("delivery_info")
     if not isinstance(info, dict):
-        info = properties["delivery_info"] = {"exchange": "", "routing_key": leased.queue}
+        info = {"exchange": "", "routing_key": leased.queue}
+        properties["delivery_info"] = info
     info["priority"] = leased.priority
     info["redelivered"] = leased.token > 1
     properties["delivery_tag"] = leased.lease
