@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from cfqueue.messages.settle import CallRecord, ConsumerSettings, buried
 from .batch import Report
 
 logger = logging.getLogger("cfqueue.consumer")
+
+#: What billiard's signal handler exits with when the parent terminates the child (SIGTERM): the end of the
+#: process, not an answer of the handler.
+_TERMINATED = -(256 - signal.SIGTERM)
 
 #: What travels to the child for one message: fields of a Delivery, as a tuple (a third of the pickling cost).
 Wire = tuple[Any, ...]
@@ -176,6 +181,9 @@ class _Run:
         except (WorkerShutdown, WorkerTerminate):
             raise  # the solo pool runs in the worker's main thread: these are the worker's own
         except BaseException as raised:
+            # MemoryError and SystemExit are answers like any other exception; being terminated is not.
+            if isinstance(raised, SystemExit) and raised.code == _TERMINATED:
+                raise
             error = raised
         record, state = self._conclude(batch, error)
         if state == "SUCCESS":

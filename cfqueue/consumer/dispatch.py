@@ -255,7 +255,7 @@ class Dispatcher:
         except BrokerError as error:
             if str(error) != self._look_error:
                 self._look_error = str(error)
-                logger.error("cfqueue: cannot look for messages that came back: %s", error)
+                logger.exception("cfqueue: cannot look for messages that came back")
             return
         for name, line in self.lines.items():
             line.waiting = found.get(name, {})
