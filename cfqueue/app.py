@@ -349,9 +349,15 @@ def shared_queue(name: str, **settings: Any) -> Callable[[Callable[..., Any]], S
         count_arguments(function, name)
         shared = SharedHandler(name, function, keywords, _current)
         with _lock:
-            _shared.append(shared)
+            for other in _shared:
+                if other.queue_name == name and other.function is not function:
+                    raise QueueConsumerConflict(
+                        f"Queue {name!r} has a shared handler already: {other.function.__module__}."
+                        f"{other.function.__qualname__}. A queue has exactly one consumer (as on Cloudflare)."
+                    )
             for cf in list(_instances):
                 cf._add(name, function, keywords)
+            _shared.append(shared)
         return shared
 
     return decorate

@@ -238,6 +238,8 @@ class WriteLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = -1
+        # Threads of this process share the descriptor, so flock does not keep them from each other.
+        self._turn = threading.Lock()
 
     def _open(self) -> int:
         if self._descriptor < 0:
@@ -247,12 +249,19 @@ class WriteLock:
     @contextmanager
     def held(self, deadline: float) -> Iterator[bool]:
         """Hold the lock; False when it was not had before ``deadline`` (monotonic seconds)."""
-        descriptor = self._open()
+        turn = self._turn
+        if not turn.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            yield False
+            return
         try:
-            yield self._wait(descriptor, deadline)
+            descriptor = self._open()
+            try:
+                yield self._wait(descriptor, deadline)
+            finally:
+                # Unlocking what is not locked does no harm; a signal may have come right after the lock.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
-            # Unlocking what is not locked does no harm; a signal may have come right after the lock.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            turn.release()
 
     @staticmethod
     def _wait(descriptor: int, deadline: float) -> bool:
@@ -272,10 +281,15 @@ class WriteLock:
                 return True
 
     def close(self) -> None:
-        """Close the descriptor. A child must: it shares the parent's lock otherwise."""
+        """Close the descriptor; it is opened again when needed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def forked(self) -> None:
+        """In a child: it shares the parent's lock as long as it keeps the descriptor."""
+        self._turn = threading.Lock()
+        self.close()
 
 
 def connected(path: str, *, reading: bool = False) -> sqlite3.Connection:

@@ -14,10 +14,11 @@ from typing import Any
 
 from cfqueue import clock
 from cfqueue.brokers.base import Backlog, Broker
-from cfqueue.errors import BatchTooLarge, InvalidExpiry, InvalidMessage
+from cfqueue.errors import BatchTooLarge, InvalidExpiry, InvalidMessage, MessageRejected
 from cfqueue.limits import CLOUDFLARE, DEFAULT_PRIORITY, Limits
 from cfqueue.messages import (
     BacklogMetrics,
+    Delivery,
     OutgoingMessage,
     build_message,
     check_delay,
@@ -26,6 +27,9 @@ from cfqueue.messages import (
     read_message,
 )
 from cfqueue.messages.message import moment
+
+#: The last moment that a ``datetime`` can say: the end of the year 9999.
+LATEST_MS = 253_402_300_799_999
 
 _MESSAGE_KEYS = {
     "body": "body",
@@ -162,8 +166,7 @@ class Queue:
             SendUncertain: the outcome is unknown.
 
         """
-        given = {**(options or {}), **aliases}
-        message = _options("send()", given)
+        message = _options("send()", _joined("send()", options, aliases))
         message.setdefault("content_type", content_type)
         if delay_seconds is not None:
             message["delay_seconds"] = delay_seconds
@@ -197,9 +200,7 @@ class Queue:
             SendUncertain: the outcome is unknown.
 
         """
-        given = _options(
-            "send_batch()", {**(options or {}), **aliases}, allowed=("content_type", "delay_seconds")
-        )
+        given = _options("send_batch()", _joined("send_batch()", options, aliases))
         default_type = given.get("content_type", content_type) or "json"
         call_delay = given.get("delay_seconds", delay_seconds)
         limits = self._limits()
@@ -227,24 +228,14 @@ class Queue:
         return QueueMetrics.of(self._broker().backlog(self.name))
 
     def peek(self, limit: int = 10) -> list[PeekedMessage]:
-        """Look at up to ``limit`` (1 to 100) messages without taking them; no attempt is counted."""
+        """Look at up to ``limit`` (1 to 100) messages without taking them; no attempt is counted.
+
+        What cannot be decoded (a dead letter with ``cfq-reason`` ``decode_failed`` or ``bad_arguments``) is
+        shown with its payload as it stands: a ``str`` or ``bytes``.
+        """
         if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= 100:
             raise InvalidMessage(f"peek() takes a whole number of messages from 1 to 100, not {limit!r}.")
-        found = []
-        for delivery in self._broker().peek(self.name, limit):
-            message = read_message(delivery)
-            found.append(
-                PeekedMessage(
-                    message.id,
-                    message.timestamp,
-                    message.attempts,
-                    message.body,
-                    message.content_type,
-                    delivery.headers,
-                    delivery.suspicion,
-                )
-            )
-        return found
+        return [_peeked(delivery) for delivery in self._broker().peek(self.name, limit)]
 
     def purge(self) -> int:
         """Remove every message that no worker holds, delayed ones included; returns how many."""
@@ -368,6 +359,28 @@ class Queue:
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
+
+
+def _peeked(delivery: Delivery) -> PeekedMessage:
+    try:
+        message = read_message(delivery)
+        timestamp, body, kind = message.timestamp, message.body, str(message.content_type)
+    except MessageRejected:
+        timestamp = moment(min(max(delivery.timestamp_ms, 0), LATEST_MS))
+        body, kind = delivery.body, "text" if isinstance(delivery.body, str) else "bytes"
+    return PeekedMessage(
+        delivery.id, timestamp, delivery.attempts, body, kind, delivery.headers, delivery.suspicion
+    )
+
+
+def _joined(call: str, options: Any, aliases: dict[str, Any]) -> dict[str, Any]:
+    if options is None:
+        return aliases
+    if not isinstance(options, Mapping):
+        raise InvalidMessage(
+            f"{call} takes its options as keywords or as one mapping ({{'delaySeconds': 5}}), not {options!r:.80}."
+        )
+    return {**options, **aliases}
 
 
 def _options(call: str, given: Mapping[str, Any], allowed: tuple[str, ...] = _CALL_OPTIONS) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from cfqueue.cli.output import Failure, Output, reporting
 from cfqueue.cli.places import fresh_folder
 from cfqueue.cli.worker import WorkerProcess
 
-#: Messages in one ``send_batch``: the most that Cloudflare allows.
+#: Messages in one ``send_batch`` and in one full batch: the most that Cloudflare allows.
 SEND_BATCH = 100
 #: Seconds without any news after which the demo gives up.
 STALLED_SECONDS = 30.0
@@ -194,6 +194,7 @@ def _account(
             *(files.index(file) + 1 for file in (damaged.changed, damaged.removed, damaged.late))
         ),
         waiting=_waiting([cf.queues[name] for name in ("audit", "audit-dlq")]),
+        speed=results.speed(SEND_BATCH),
         seconds=ended - began,
         folder=folder,
     )
@@ -216,8 +217,13 @@ def _waiting(queues: Sequence[Any]) -> int | None:
 
 def _stay(output: Output, worker: WorkerProcess, folder: Path) -> None:
     tell_what_next(output, worker, folder)
-    while not worker.wait(1):
-        pass
+    try:
+        while not worker.wait(1):
+            pass
+    except KeyboardInterrupt:
+        worker.stop()
+        output.line(f"The worker was stopped. Everything stays in {folder}")
+        return
     raise Failure(f"The worker ended with status {worker.status}. {_end_of_log(worker)}")
 
 

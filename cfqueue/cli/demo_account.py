@@ -51,6 +51,8 @@ class Account:
     expectation: Expectation
     #: Messages still in the queues; None where the broker cannot tell.
     waiting: int | None
+    #: Messages checked in a second, over all full batches; 0 when no batch was full.
+    speed: float
     #: From the first command to the last settled message.
     seconds: float
     folder: Path
@@ -110,7 +112,7 @@ class Account:
                 }
                 for letter in self.dead_letters
             ],
-            "messages_per_second": round(self.figures.rate),
+            "messages_per_second": round(self.speed),
             "seconds": round(self.seconds, 2),
             "folder": str(self.folder),
             "results": str(self.folder / "results.db"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def show(output: Output, account: Account) -> None:
     """Show the account: for people as tables, with ``--json`` as the document."""
     sending, figures = account.sending, account.figures
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons().items())
+    checked = f", {account.speed:,.0f} messages/s checked in full batches" if account.speed else ""
     output.line()
     output.table(
         "What happened",
@@ -47,13 +49,13 @@ def show(output: Output, account: Account) -> None:
             ("retried", f"{figures.retried_messages} messages; {len(account.recovered)} of them succeeded"),
             ("intact", f"{len(account.intact):,} files"),
             ("dead-lettered", f"{len(account.dead_letters)} messages ({reasons})"),
-            ("speed", f"{sending.rate:,.0f} messages/s sent, {figures.rate:,.0f} messages/s checked"),
+            ("speed", f"{sending.rate:,.0f} messages/s sent{checked}"),
             ("took", f"{account.seconds:.1f} s, with the worker's start and the retries' delays"),
             ("results", str(account.folder / "results.db")),
         ],
     )
     rows = [
-        (letter.path, letter.distribution, " → ".join(account.findings.get(letter.number, ())), letter.reason)
+        (letter.path, letter.distribution, _findings(account.findings.get(letter.number, ())), letter.reason)
         for letter in account.dead_letters[:SHOWN]
     ]
     output.table("Dead letters", ("file", "package", "found on each delivery", "reason"), rows)
@@ -78,13 +80,28 @@ def show(output: Output, account: Account) -> None:
     output.document(account.to_dict())
 
 
+def _findings(findings: Sequence[str]) -> str:
+    """What each delivery found; the same thing each time is said once."""
+    if len(set(findings)) == 1:
+        return f"{findings[0]}, {len(findings)} times" if len(findings) > 1 else findings[0]
+    return " → ".join(findings)
+
+
 def tell_what_next(output: Output, worker: WorkerProcess, folder: Path) -> None:
     """Commands that work while the demo's worker runs."""
-    celery = "celery" if shutil.which("celery") else f"{sys.executable} -m celery"
+    celery, cfqueue = _command("celery", "celery"), _command("cfqueue", "cfqueue.cli")
     output.line()
     output.line("The worker is still running. What to try next, in another terminal:", style="bold")
-    output.line(f"  tail -f {worker.log}")
-    output.line(f"  CFQUEUE_DEMO_FOLDER={folder} {celery} -A cfqueue.cli.demo_app inspect stats")
-    output.line("  cfqueue init hello && cd hello && cfqueue dev      # a project of your own")
-    output.line(f"Its program is {Path(__file__).with_name('demo_app.py')}")
+    output.line(f"  tail -f {shlex.quote(str(worker.log))}")
+    output.line(f"  export CFQUEUE_DEMO_FOLDER={shlex.quote(str(folder))}")
+    output.line(f"  {cfqueue} queues list --app cfqueue.cli.demo_app")
+    output.line(f"  {celery} -A cfqueue.cli.demo_app inspect stats")
+    output.line("Or a project of your own:")
+    output.line(f"  {cfqueue} init hello && cd hello && {cfqueue} dev")
+    output.line(f"The demo's whole program: {Path(__file__).with_name('demo_app.py')}")
     output.line("Ctrl-C stops the worker.")
+
+
+def _command(name: str, module: str) -> str:
+    """How to type a command here: by its name where the shell finds it, else through this Python."""
+    return name if shutil.which(name) else f"{sys.executable} -m {module}"

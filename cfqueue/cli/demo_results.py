@@ -59,10 +59,15 @@ SELECT count(*), count(DISTINCT batch), count(DISTINCT process),
        count(*) FILTER (WHERE attempt > 1),
        count(DISTINCT number) FILTER (WHERE attempt > 1),
        count(DISTINCT number) FILTER (WHERE finding = 'intact'),
-       count(*) FILTER (WHERE attempt = 1),
-       (SELECT count(*) FROM dead_letters),
-       coalesce(max(ended) FILTER (WHERE attempt = 1) - min(started) FILTER (WHERE attempt = 1), 0.0)
+       (SELECT count(*) FROM dead_letters)
 FROM deliveries
+"""
+_SPEED = """
+SELECT coalesce(sum(size) / (max(ended) - min(started)), 0.0)
+FROM (
+    SELECT count(*) AS size, min(started) AS started, max(ended) AS ended
+    FROM deliveries GROUP BY batch HAVING count(*) = :size
+)
 """
 
 
@@ -89,10 +94,7 @@ class Figures:
     retried_messages: int
     #: Messages whose file was found intact, on whichever delivery.
     intact: int
-    first_deliveries: int
     dead_letters: int
-    #: From the first batch's start to the end of the last batch with a first delivery.
-    seconds: float
 
     @property
     def settled(self) -> int:
@@ -103,11 +105,6 @@ class Figures:
     def mean_batch_size(self) -> float:
         """Deliveries for each batch; 0 before the first."""
         return self.deliveries / self.batches if self.batches else 0.0
-
-    @property
-    def rate(self) -> float:
-        """First deliveries in a second; retries and their waiting are not part of it."""
-        return self.first_deliveries / self.seconds if self.seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +159,15 @@ class Results:
         with self._connection() as connection:
             row = connection.execute(_FIGURES).fetchone()
         return Figures(*row)
+
+    def speed(self, size: int) -> float:
+        """Return the messages in a second over the batches of exactly ``size``; 0 when there was none.
+
+        A batch that is not full has waited for company, and retries for their delay: neither is work.
+        """
+        with self._connection() as connection:
+            speed: float = connection.execute(_SPEED, {"size": size}).fetchone()[0]
+        return speed
 
     def numbers_found_intact(self) -> set[int]:
         """Return the messages that ended well."""

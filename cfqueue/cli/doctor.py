@@ -66,7 +66,7 @@ def _show(
                 finding.level, _STYLES[finding.level], finding.check, finding.meaning, finding.action
             )
         if table:
-            rows = [["none" if value is None else str(value) for value in row.values()] for row in table]
+            rows = [["-" if value is None else str(value) for value in row.values()] for row in table]
             output.table("How each queue is consumed", [key.replace("_", " ") for key in table[0]], rows)
         todo = sum(finding.needs_doing for finding in findings)
         output.line(f"{todo} of {len(findings)} findings need doing." if todo else "Nothing needs doing.")

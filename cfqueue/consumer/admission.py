@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from cfqueue import clock
-from cfqueue.messages import Delivery, OutcomeMemory
+from cfqueue.messages import Delivery, OutcomeMemory, merge
 from cfqueue.messages.crash import overdrawn
-from cfqueue.messages.outcome import CRASHED, EXPIRED, Drop, ErrorInfo, Outcome
+from cfqueue.messages.outcome import ACK, CRASHED, EXPIRED, Drop, ErrorInfo, Outcome
 from cfqueue.messages.settle import buried
 
 from .batch import Batch
@@ -43,19 +43,27 @@ class Admission:
         now_ms = clock.now_ms()
         revoked = self._revoked()
         admitted: list[Delivery] = []
-        seen: set[str] = set()
-        for delivery in batch.deliveries:
+        for delivery, *twins in merge(batch.deliveries):
+            batch.twins.extend(twins)
             if (outcome := self._verdict(line, delivery, now_ms, revoked)) is not None:
                 self._settlement.decide(line, [delivery], [outcome], batch_id=batch.id)
             elif self._memory.held(delivery.id, delivery.attempts):
                 self._settlement.give_back([delivery], _HELD)
-            elif delivery.id in seen:
-                batch.twins.append(delivery)
             else:
-                seen.add(delivery.id)
                 admitted.append(delivery)
         batch.deliveries = admitted
+        self._settle_orphaned_twins(line, batch)
         return bool(admitted)
+
+    def _settle_orphaned_twins(self, line: Line, batch: Batch) -> None:
+        """Copies of a message that does not run now are removed like those of one that does: it lives on."""
+        if not batch.twins:
+            return
+        ids = {delivery.id for delivery in batch.deliveries}
+        orphaned = [twin for twin in batch.twins if twin.id not in ids]
+        if orphaned:
+            batch.twins = [twin for twin in batch.twins if twin.id in ids]
+            self._settlement.decide(line, orphaned, [ACK] * len(orphaned), batch_id=batch.id)
 
     def running(self, batch: Batch) -> None:
         """The batch runs from now on; until it is settled, what comes back of it is held."""

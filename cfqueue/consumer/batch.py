@@ -58,5 +58,3 @@ class Report:
     refused: str | None = None
     #: Positions of messages that were not run because their format is of a later version.
     left_alone: tuple[int, ...] = ()
-    #: Positions of messages whose sender waits for a result in the result backend.
-    awaited: tuple[int, ...] = ()

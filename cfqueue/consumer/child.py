@@ -75,7 +75,7 @@ def wire(delivery: Delivery) -> Wire:
 
 def unwire(queue: str, fields: Wire) -> Delivery:
     """The delivery as the child sees it."""
-    return Delivery(queue, *fields, None)
+    return Delivery(queue, *fields)
 
 
 def run_batch(key: str, queue: str, batch_id: str, parent: int, messages: Sequence[Wire]) -> Report:
@@ -99,7 +99,6 @@ class _Run:
         self.readable: list[Message] = []
         self.settled: dict[int, Outcome] = {}
         self.left_alone: list[int] = []
-        self.awaited: list[int] = []
         self.rejected = False
         self.size = len(messages)
         for position, fields in enumerate(messages):
@@ -112,8 +111,6 @@ class _Run:
                 self.settled[position] = ACK  # never carried out: the parent gives it back
                 return
             self.readable.append(read_message(delivery))
-            if delivery.headers.get("ignore_result") is False:
-                self.awaited.append(position)
         except MessageRejected as error:
             self.settled[position] = buried(
                 error.reason, self.runner.settings, ErrorInfo.of(error, with_traceback=False)
@@ -131,7 +128,6 @@ class _Run:
             runtime=runtime,
             error=record.error,
             left_alone=tuple(self.left_alone),
-            awaited=tuple(self.awaited),
         )
 
     def _outcomes(self, record: CallRecord) -> list[Outcome]:

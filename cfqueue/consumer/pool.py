@@ -18,6 +18,7 @@ from typing import Any
 from .batch import Batch, Report
 from .child import run_batch, wire
 from .children import Children
+from .jobs import Jobs
 from .requests import BatchRequest
 
 logger = logging.getLogger("cfqueue.consumer")
@@ -67,12 +68,15 @@ class PoolBridge:
         self._requests: dict[int, BatchRequest] = {}
         self.children = Children()
         self._reap_wanted = False
+        self._jobs = Jobs()
         self.closing = False
 
     def attach(self, pool: Any, hub: Any | None) -> None:
         """Use this pool; with a hub, hand batches over on its thread. Called at every start of Celery's loop,
         because Celery clears its hub when it reconnects.
         """
+        if pool is not self._pool:
+            self._jobs.guard(pool, self._dropped)
         self._pool = pool
         self._hub = hub
         if hub is not None:
@@ -155,6 +159,8 @@ class PoolBridge:
         )
         if result is None and self._closed():
             self._end(batch, None, "refused", "the pool is closing")
+        elif id(batch) in self._requests:
+            self._jobs.add(batch, result)
 
     def _accepted(self, request: BatchRequest, pid: int, time: float) -> None:
         request.accepted(pid, time)
@@ -165,6 +171,9 @@ class PoolBridge:
         """Billiard's pool returns None without a word once it is closing; solo always returns None."""
         inner = getattr(self._pool, "_pool", None)
         return inner is not None and getattr(inner, "_state", 0) != 0
+
+    def _dropped(self, batch: Batch) -> None:
+        self._end(batch, None, "refused", "the pool dropped it before a process had begun")
 
     def _timed_out(self, batch: Batch, soft: bool, timeout: float) -> None:
         kind = "soft" if soft else "hard"
@@ -191,6 +200,7 @@ class PoolBridge:
             return  # a second callback for the same batch (billiard: hard limit, then the child's exit)
         if report is not None and not isinstance(report, Report):
             lost, detail, report = "crashed", repr(report), None
+        self._jobs.forget(batch)
         request = self._requests.pop(id(batch), None)
         if request is not None:
             request.ready()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cfqueue.messages import Delivery, OutcomeMemory
 from cfqueue.messages.crash import CrashRetry, child_died
@@ -60,15 +60,11 @@ class Reports:
 
     def _settle(self, line: Line, batch: Batch, report: Report) -> None:
         deliveries, outcomes = batch.everything, outcomes_for(batch, report.outcomes)
-        awaited: Sequence[int] = report.awaited
         if report.left_alone:
             self._leave(batch, [deliveries[i] for i in report.left_alone])
             kept = [i for i in range(len(deliveries)) if i not in set(report.left_alone)]
             deliveries, outcomes = [deliveries[i] for i in kept], [outcomes[i] for i in kept]
-            awaited = [kept.index(i) for i in report.awaited]
-        self._settlement.decide(
-            line, deliveries, outcomes, batch_id=batch.id, runtime=report.runtime, awaited=awaited
-        )
+        self._settlement.decide(line, deliveries, outcomes, batch_id=batch.id, runtime=report.runtime)
 
     def _leave(self, batch: Batch, deliveries: list[Delivery]) -> None:
         self._settlement.give_back(deliveries, _LEFT_ALONE)
@@ -115,7 +111,6 @@ class Reports:
             first.attempts,
             settings.max_retries + 1,
         )
-        deliveries = batch.everything
         self._settlement.decide(
-            line, deliveries, [outcome] * len(deliveries), batch_id=batch.id, suspicion=suspicion
+            line, batch.everything, outcomes_for(batch, [outcome]), batch_id=batch.id, suspicion=suspicion
         )

@@ -20,7 +20,7 @@ from cfqueue import clock, signals
 from cfqueue.brokers.base import GiveBack, Move, Settle
 from cfqueue.errors import BrokerError
 from cfqueue.messages import Delivery, OutcomeMemory
-from cfqueue.messages.outcome import Ack, DeadLetter, Drop, Outcome, Retry
+from cfqueue.messages.outcome import ACK, Ack, DeadLetter, Drop, Outcome, Retry
 
 from .batch import Batch
 from .lines import Line
@@ -29,6 +29,8 @@ logger = logging.getLogger("cfqueue.consumer")
 
 #: Seconds between tries after the broker refused: doubled each time, from the first to the second.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+#: The outcome of a revoked message; its sender was told when it was found to be revoked.
+_REVOKED = Drop("revoked")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +44,6 @@ class Decided:
     at: float
     #: Suspicion that a retried message carries on with; 0 unless it died alone.
     suspicion: dict[str, int]
-    #: Positions in ``items`` whose sender waits for a result in the result backend.
-    awaited: Sequence[int] = ()
 
     def move(self) -> Settle:
         """What to ask of the broker."""
@@ -80,11 +80,10 @@ class Settlement:
         batch_id: str = "",
         runtime: float = 0.0,
         suspicion: dict[str, int] | None = None,
-        awaited: Sequence[int] = (),
     ) -> None:
         """Keep the outcomes until they are durable."""
         items = list(zip(deliveries, outcomes, strict=True))
-        self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}, awaited))
+        self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}))
 
     def give_back(self, deliveries: Sequence[Delivery], hold: float = 0.0) -> None:
         """Return messages uncharged; ``hold`` seconds pass before they are due again."""
@@ -125,15 +124,14 @@ class Settlement:
         for back in returned:
             for delivery in back.deliveries:
                 self._memory.forget(delivery.id, delivery.attempts)
+        late = {id(decided): fenced for decided, fenced in results if decided is not None and fenced}
         for decided in settled:
             for delivery, _ in decided.items:
                 self._memory.forget(delivery.id, delivery.attempts)
+            if (fenced := late.get(id(decided))) is not None:
+                self._remember(decided, fenced)
             self._announce(decided)
-            for position in decided.awaited:
-                self._on_result(decided.line, *decided.items[position])
-        for late, fenced in results:
-            if late is not None and fenced:
-                self._remember(late, fenced)
+            self._tell_senders(decided)
 
     def failed(self, error: BrokerError, now: float) -> None:
         """The broker refused: keep everything, try again later."""
@@ -153,14 +151,23 @@ class Settlement:
         for delivery, outcome in decided.items:
             if id(delivery) in lost:
                 self._memory.remember(delivery.id, delivery.attempts, outcome, clock.monotonic())
+        before = len(decided.items)
+        # What changed nothing is not announced either: no result, no signal, no line about a dead letter.
+        decided.items = [item for item in decided.items if id(item[0]) not in lost]
         logger.warning(
             "cfqueue: %d of %d outcomes of batch %s on queue %s came too late: their leases had ended and "
             "another worker has the messages. Nothing was changed.",
             len(lost),
-            len(decided.items),
+            before,
             decided.batch_id,
             decided.line.name,
         )
+
+    def _tell_senders(self, decided: Decided) -> None:
+        """Final outcomes of messages whose sender waits for one in the result backend."""
+        for delivery, outcome in decided.items:
+            if delivery.headers.get("ignore_result") is False and outcome != _REVOKED:
+                self._on_result(decided.line, delivery, outcome)
 
     def _announce(self, decided: Decided) -> None:
         acked = retried = dropped = 0
@@ -216,9 +223,8 @@ def _report_dead_letter(line: Line, delivery: Delivery, outcome: DeadLetter) -> 
 
 
 def outcomes_for(batch: Batch, outcomes: Sequence[Outcome] | None) -> list[Outcome]:
-    """One outcome per delivery of the batch; a twin has that of the message it doubles."""
-    found: list[Outcome] = list(outcomes) if outcomes is not None else [Ack()] * len(batch.deliveries)
+    """One outcome per delivery of the batch. A twin is removed: the message it doubles lives on or is done."""
+    found: list[Outcome] = list(outcomes) if outcomes is not None else [ACK] * len(batch.deliveries)
     if batch.twins:
-        by_id = {d.id: o for d, o in zip(batch.deliveries, found, strict=True)}
-        found.extend(by_id[twin.id] for twin in batch.twins)
+        found.extend([ACK] * len(batch.twins))
     return found

@@ -2,8 +2,9 @@
 
 The task is ``cfqueue.queue.<queue>``; its only positional argument is the body: the JSON value itself for
 ``json``, a string for ``text``, base64 in a string for ``bytes``. So any Celery program can produce one
-(``send_task("cfqueue.queue.jobs", [body], exchange="", routing_key="jobs")``) and any Celery tool can show
-one. A JSON message without a task header, published by some other program, is accepted too: it is the body.
+(``send_task("cfqueue.queue.jobs", [body], exchange=kombu.Exchange(""), routing_key="jobs")``) and any
+Celery tool can show one. A JSON message without a task header, published by some other program, is accepted
+too: it is the body.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
+import os
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -138,7 +140,27 @@ def _run(coroutine: Any) -> Any:
 
 
 def _runner() -> asyncio.Runner:
-    runner: asyncio.Runner | None = getattr(_local, "runner", None)
-    if runner is None:
-        runner = _local.runner = asyncio.Runner()
-    return runner
+    """This thread's event loop; it is closed when the thread ends."""
+    kept: _Kept | None = getattr(_local, "kept", None)
+    if kept is None or kept.pid != os.getpid():
+        kept = _local.kept = _Kept()
+    return kept.runner
+
+
+class _Kept:
+    """A runner and the process that made it: a forked child shares its descriptors and must not touch them."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+        self.pid = os.getpid()
+        weakref.finalize(self, _close, self.runner, self.pid)
+
+
+def _close(runner: asyncio.Runner, pid: int) -> None:
+    if pid == os.getpid():
+        runner.close()
+    else:
+        _inherited.append(runner)  # closing it, or letting it go, would take the parent's loop apart
+
+
+_inherited: list[asyncio.Runner] = []

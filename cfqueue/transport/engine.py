@@ -153,6 +153,10 @@ class Engine:
                     )
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _PAUSES[1])
+            except Exception:
+                # A fault of ours must not end deliveries for good.
+                _log.exception("Serving %s failed, trying again", self._store.path)
+                self._stopping.wait(_PAUSES[1])
         self._flush(parked)
 
     def _turn_once(self, parked: list[Op]) -> bool:

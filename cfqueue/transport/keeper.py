@@ -57,6 +57,10 @@ class Keeper:
                 if str(error) != self._warned:
                     self._warned = str(error)
                     _log.warning("Watching over %s failed, trying again: %s", self._store.path, error)
+            except Exception:
+                # A fault of ours must not end the watch for good.
+                _log.exception("Watching over %s failed, trying again", self._store.path)
+                self._stop.wait(_RELEASE_SECONDS)
 
     def look(self) -> None:
         """One look: wake listeners if the file changed, give back what the dead and stopped leased."""

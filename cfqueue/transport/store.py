@@ -63,7 +63,7 @@ class Store:
         with _stores_lock:
             store = _stores.get(real)
             if store is None:
-                store = cls(real, **options)
+                store = cls(real, **(_patience() | options))
                 store.open()
                 _stores[real] = store
         return store
@@ -118,7 +118,17 @@ class Store:
             self.folder.make()
             self._writer.exclusively(_touch, time.monotonic() + self.lock_seconds)
         except (sqlite3.Error, OSError) as error:
+            self._let_go()
             raise database.translated(error, self.path) from error
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        self._read.close()
+        self._write.close()
+        self._lock.close()
+        self.folder.close()
 
     # Writing
 
@@ -275,7 +285,7 @@ class Store:
             self._owner.forked()
         for listener in self._listeners:
             listener.close(unlink=False)
-        self._lock.close()
+        self._lock.forked()
         self._bell.close()
         self._fresh()
 
@@ -308,6 +318,26 @@ class Store:
                     self._write.close()
         self._lock.close()
         self.folder.close()
+
+
+def _patience() -> dict[str, float]:
+    """``CFQUEUE_STALLED_OWNER_SECONDS``: after how long a stopped process counts as gone (default 30 s).
+
+    Every process that uses the file must be given the same; the beat follows at a sixth of it.
+    Raises ConfigurationError for anything but a number from 1.
+    """
+    text = os.environ.get("CFQUEUE_STALLED_OWNER_SECONDS")
+    if not text:
+        return {}
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86_400:
+        raise ConfigurationError(
+            f"CFQUEUE_STALLED_OWNER_SECONDS is {text!r}; it must be a number of seconds from 1 to 86400."
+        )
+    return {"stalled_seconds": seconds, "beat_seconds": min(BEAT_SECONDS, seconds / 6)}
 
 
 def _touch(connection: sqlite3.Connection) -> None:

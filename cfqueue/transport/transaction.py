@@ -32,6 +32,9 @@ from cfqueue.transport.operations import (
 #: What a queue name stands for when the rows of several, unknown queues changed.
 ANY_QUEUE = "*"
 
+#: What a row costs beside its body: headers, and the pages that change with it.
+_ROW_BYTES = 1000
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -48,6 +51,8 @@ class Ready:
     text: str = ""
     values: list[Any] = field(default_factory=list)
     wakes: frozenset[str] = frozenset()
+    #: About how many bytes it writes to the log.
+    weight: int = 0
     raw: Any = None
 
 
@@ -68,12 +73,18 @@ def ready(op: Op) -> Ready:
                 row.due_ms, row.timestamp_ms, row.expires_ms, row.message_id, row.content_type,
                 row.content_encoding,
             )  # fmt: skip
-        return Ready(op, len(op.rows), values=values, wakes=frozenset([row.queue for row in op.rows]))
+        weight = sum([row.size + _ROW_BYTES for row in op.rows])
+        wakes = frozenset([row.queue for row in op.rows])
+        return Ready(op, len(op.rows), values=values, wakes=wakes, weight=weight)
     if isinstance(op, Ack):
         return Ready(op, len(op.leases), _pairs(op.leases))
     if isinstance(op, (Release, Start)):
-        wakes = _SOME if isinstance(op, Release) else frozenset()
-        return Ready(op, len(op.leases), _pairs(op.leases), wakes=wakes)
+        return Ready(
+            op,
+            len(op.leases),
+            _pairs(op.leases),
+            wakes=_SOME if isinstance(op, Release) else frozenset(),
+        )
     if isinstance(op, Retry):
         return Ready(op, len(op.items), _encode(op.items)[1:-1], wakes=_SOME)
     if isinstance(op, Move):

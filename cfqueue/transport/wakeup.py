@@ -19,6 +19,8 @@ from cfqueue.transport.transaction import ANY_QUEUE
 MAX_SOCKET_PATH = 100
 #: A listing younger than this may miss a file made within the same tick of the file system's clock.
 _FRESH_SECONDS = 0.05
+#: Linux keeps ten datagrams for a socket that nobody reads (net.unix.max_dgram_qlen).
+_MOST_PENDING = 10
 _SUFFIX = ".sock"
 
 
@@ -90,11 +92,14 @@ class Listener:
     def drain(self) -> set[str]:
         """Take all wake-ups; the names of queues that changed, "*" for "any"."""
         names: set[str] = set()
-        try:
-            while True:
+        count = 0
+        with contextlib.suppress(OSError):
+            while count < _MOST_PENDING * 10:
                 names.update(self._socket.recv(4096).decode("utf-8", "replace").split("\n"))
-        except OSError:
-            pass
+                count += 1
+        if count >= _MOST_PENDING:
+            # The socket may have been full, and wake-ups for other queues turned away.
+            names.add(ANY_QUEUE)
         return names
 
     def ring(self) -> None:

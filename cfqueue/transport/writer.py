@@ -269,7 +269,7 @@ class Writer:
 
     def _checkpoint(self, group: Sequence[Ticket]) -> None:
         self._commits += 1
-        self._bytes += sum(item.count for ticket in group for item in ticket.group) * 600
+        self._bytes += sum([item.weight for ticket in group for item in ticket.group])
         if self._commits >= CHECKPOINT_COMMITS or self._bytes >= CHECKPOINT_BYTES:
             self._commits = self._bytes = 0
             # The commit stands. A reader or a full disk may be in the way: the next one tries again.

@@ -10,6 +10,8 @@ Where to look, in the order of a run:
     backlog.py    looks into the broker from outside: what waits, what is leased
     run.py        one run from the first worker to the last dead letter
     checker.py    reads the account afterwards (account.py) and names every broken promise
+    report.py     the verdict as text
+    scene.py      small, exact scenarios for the seeded bugs
     bugs.py       seeded bugs, loaded into workers to prove that the checker notices
 
 ``make chaos`` runs ``python -m tests.chaos --seed 1 --messages 20000 --kills 60 --broker sqlite``.

@@ -69,3 +69,12 @@ def python(module: str, *arguments: str) -> list[str]:
 def celery(*arguments: str) -> list[str]:
     """The command line of Celery with this package's application."""
     return [sys.executable, "-m", "celery", "-A", f"{PACKAGE}.app", *arguments]
+
+
+def broker_url(broker: str, folder: Path) -> str:
+    """Where a run's messages live: a broker family that needs no server, or any kombu URL."""
+    if broker == "sqlite":
+        return f"cfqueue+sqlite:///{folder / 'broker.db'}"
+    if "://" in broker:
+        return broker
+    raise SystemExit(f"--broker {broker}: give sqlite, or a URL.")

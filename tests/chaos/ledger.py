@@ -48,11 +48,14 @@ class Ledger:
         self._descriptor = -1
 
     def write(self, kind: str, **fields: Any) -> None:
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            path = self._folder / f"{self._role}-{self._pid}.jsonl"
+        pid = os.getpid()
+        if self._pid != pid:
+            path = self._folder / f"{self._role}-{pid}.jsonl"
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        event = {"kind": kind, "t": time.time(), "pid": self._pid, **fields}
+            # Last: another thread must not see the new pid with the old descriptor. Two threads that
+            # both open the file append to the same one.
+            self._pid = pid
+        event = {"kind": kind, "t": time.time(), "pid": pid, **fields}
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
         written = os.write(self._descriptor, line)
         if written != len(line):

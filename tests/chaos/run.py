@@ -52,14 +52,15 @@ class Run:
         self.progress = Progress(environment.ledger)
         self.fleet = Fleet(environment, self.ledger)
         self.observer = Observer(environment)
+        self.producers: list[subprocess.Popen[str]] = []
         self.steps = max(1, size.kills)
 
     def run(self) -> Report:
-        producers = [self._producer(index) for index in range(self.size.producers)]
+        self.producers.extend(self._producer(index) for index in range(self.size.producers))
         try:
             self.fleet.start(self.specs)
             try:
-                self._hit_and_send(producers)
+                self._hit_and_send()
                 self.say("everything is sent; waiting until everything is settled")
                 self._wait(lambda: self._quiet(plan.WORK_QUEUES), "settling")
                 self._retire()
@@ -70,7 +71,7 @@ class Run:
                 self.ledger.write("stalled", seconds=self.progress.idle_seconds, what=str(error))
             self._look_at_the_rest()
         finally:
-            for producer in producers:
+            for producer in self.producers:
                 producer.kill()
                 producer.communicate()
             self.fleet.close()
@@ -91,7 +92,8 @@ class Run:
                 text=True,
             )
 
-    def _hit_and_send(self, producers: list[subprocess.Popen[str]]) -> None:
+    def _hit_and_send(self) -> None:
+        producers = self.producers
         shares = [len(range(index, self.size.messages, len(producers))) for index in range(len(producers))]
         faults = plan.faults(self.size.seed, self.size.kills, self.environment.stall_seconds)
         for step in range(self.steps):
@@ -165,6 +167,8 @@ class Run:
         def done() -> bool:
             self.fleet.mend()
             self.progress.update()
+            if any(producer.poll() for producer in self.producers):
+                raise NotInTimeError(f"{what}: a producer has failed, see {self.environment.folder}/logs")
             if self.progress.idle_seconds > STUCK:
                 raise NotInTimeError(f"{what}: nothing moves")
             return condition()

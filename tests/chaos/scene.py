@@ -45,6 +45,9 @@ class Scene:
         self.fleet.start([Spec(name, pool, 1, (plan.MAIN,))])
         return self.fleet.workers[name]
 
+    def until_ready(self, worker: Worker) -> None:
+        wait_until(lambda: worker.ready, PATIENCE, f"the start of {worker.name}")
+
     def stop(self, worker: Worker) -> None:
         """Until ``fleet.cont``."""
         self.fleet.stop(worker, math.inf)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .checker import Report
-from .environment import Environment
+from .environment import Environment, broker_url
 from .fleet import wait_until
 from .scene import PATIENCE, Scene
 
@@ -81,7 +81,7 @@ BUGS: dict[str, tuple[Callable[[Scene], None], str]] = {
 
 
 def play(folder: Path, scenario: Callable[[Scene], None], bug: str) -> Report:
-    environment = Environment(folder, f"cfqueue+sqlite:///{folder / 'broker.db'}", STALL, bug=bug)
+    environment = Environment(folder, broker_url("sqlite", folder), STALL, bug=bug)
     with Scene(environment) as scene:
         scenario(scene)
         return scene.verdict()

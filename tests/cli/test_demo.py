@@ -73,11 +73,29 @@ def test_without_a_terminal_it_prints_plain_lines(environment):
 def test_ctrl_c_stops_the_worker(running):
     demo, family = running
     demo.send_signal(signal.SIGINT)
-    assert demo.wait(30) == 130
+    assert demo.wait(30) in {0, 130}  # 0 when the account was already done
     assert psutil.wait_procs(family, timeout=5)[1] == []
 
 
 def test_a_demo_that_is_killed_takes_its_worker_with_it(running):
     demo, family = running
     demo.kill()
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
+def test_it_stays_until_it_is_stopped(running, tmp_path):
+    demo, family = running
+    until(lambda: "Ctrl-C stops the worker." in (tmp_path / "out").read_text())
+    assert all(process.is_running() for process in family[:1])
+    demo.terminate()
+    assert demo.wait(30) == 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_when_the_worker_dies_it_says_so_and_fails(running, tmp_path):
+    demo, family = running
+    until(lambda: "Ctrl-C stops the worker." in (tmp_path / "out").read_text())
+    family[0].kill()
+    assert demo.wait(30) == 1
+    assert "Error: The worker ended with status -9." in (tmp_path / "out").read_text()
     assert psutil.wait_procs(family, timeout=30)[1] == []

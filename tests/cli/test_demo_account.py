@@ -16,13 +16,14 @@ def letter(number):
 
 GOOD = Account(
     sending=Sending(messages=5, calls=1, seconds=0.5, packages=1, packages_installed=1),
-    figures=Figures(10, 4, 2, 5, 3, 3, 5, 2, 1.0),
+    figures=Figures(10, 4, 2, 5, 3, 3, 2),
     intact=frozenset({3, 4, 5}),
     dead_letters=[letter(1), letter(2)],
     findings={1: ["content differs"] * 3, 2: ["missing"] * 3},
     recovered=[CheckedFile(3, 2, "vine 5.1.0", "vine/c.py", "intact")],
     expectation=Expectation(changed=1, removed=2, late=3),
     waiting=0,
+    speed=0.0,
     seconds=3.0,
     folder=Path("demo"),
 )

@@ -18,7 +18,7 @@ def row(number, attempt=1, finding="intact"):
 
 def test_nothing_has_happened_yet(results):
     figures = results.figures()
-    assert (figures.deliveries, figures.batches, figures.mean_batch_size, figures.rate) == (0, 0, 0.0, 0.0)
+    assert (figures.deliveries, figures.batches, figures.mean_batch_size) == (0, 0, 0.0)
 
 
 def test_figures_of_two_batches_and_a_retry(results):
@@ -28,7 +28,9 @@ def test_figures_of_two_batches_and_a_retry(results):
     figures = results.figures()
     assert (figures.deliveries, figures.batches, figures.processes) == (4, 3, 2)
     assert (figures.retries, figures.retried_messages, figures.intact) == (1, 1, 3)
-    assert (figures.first_deliveries, figures.seconds, figures.rate) == (3, 1.0, 3.0)
+    assert results.speed(1) == pytest.approx(2 / 10.1)
+    assert results.speed(2) == 4.0
+    assert results.speed(100) == 0.0
     assert results.numbers_found_intact() == {1, 2, 3}
     assert results.succeeded_on_retry() == [row(2, attempt=2)]
     assert results.deliveries_of(2) == [row(2, finding="missing"), row(2, attempt=2)]

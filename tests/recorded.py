@@ -1,4 +1,4 @@
-"""The recorded behaviour of Cloudflare's runtime (``tests/fixtures``), and how its operations are run here."""
+"""The recorded behaviour of Cloudflare's runtime (``fixtures/``), and how its operations are run here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from cfqueue.messages import MessageBatch
 from cfqueue.testing import Context
 
-FIXTURES = Path(__file__).parent.parent / "fixtures"
+FIXTURES = Path(__file__).parent / "fixtures"
 
 Row = dict[str, Any]
 
 
-class Boom(Exception):
+class BoomError(Exception):
     pass
 
 
@@ -30,8 +30,8 @@ def run_operations(ops: Sequence[list[Any]], batch: MessageBatch, ctx: Context) 
     calls: dict[str, Callable[..., Any]] = {
         "ack": lambda i: batch.messages[i].ack(),
         "retry": lambda i, options=None: batch.messages[i].retry(options),
-        "ackAll": lambda: batch.ackAll(),
-        "retryAll": lambda options=None: batch.retryAll(options),
+        "ackAll": batch.ackAll,
+        "retryAll": batch.retryAll,
         "throw": _throw,
         "waitUntilReject": lambda: ctx.waitUntil(_reject()),
         "waitUntilAck": lambda i: ctx.waitUntil(_later(batch.messages[i].ack)),
@@ -42,11 +42,11 @@ def run_operations(ops: Sequence[list[Any]], batch: MessageBatch, ctx: Context) 
 
 
 def _throw() -> None:
-    raise Boom("boom")
+    raise BoomError("boom")
 
 
 async def _reject() -> None:
-    raise Boom("rejected")
+    raise BoomError("rejected")
 
 
 async def _later(call: Callable[..., None], *arguments: Any) -> None:

@@ -1,0 +1,1 @@
+"""End-to-end tests: real `celery worker` processes, real files."""
