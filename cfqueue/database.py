@@ -15,6 +15,7 @@ that was measured:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -227,24 +228,81 @@ os.register_at_fork(
 )
 
 
-class WriteLock:
-    """An exclusive ``flock`` on a side file: one writer of the database at a time.
+class _Waiter:
+    """A thread that waits in a blocking ``flock``, which knows no deadline, for one that has one.
 
-    Waiting is polling: a blocking ``flock`` knows no deadline. The first polls come so often that a
-    writer in a crowd of six waits some milliseconds; after a second it is left to ten a second of
-    a hundred, since the holder has then been stopped or hangs.
+    The kernel wakes blocked waiters at once; polling instead tripled the 99th percentile of waits among
+    three writers. Whoever gives up leaves the thread waiting; the next one takes over its place, and a
+    lock that nobody wants any more is given back as soon as it comes.
     """
+
+    def __init__(self, descriptor: int) -> None:
+        # Of the same open file, hence the same lock; its own, so that the number stays valid for it.
+        self._descriptor = os.dup(descriptor)
+        self._ended = False
+        self._gate = threading.Lock()
+        self._ask = threading.Semaphore(0)
+        self._granted = threading.Semaphore(0)
+        self._wanted = False
+        self.pending = False
+        threading.Thread(target=self._run, name="cfqueue-lock", daemon=True).start()
+
+    def get(self, deadline: float) -> bool:
+        """Have the lock before ``deadline`` (monotonic seconds), or False."""
+        with self._gate:
+            self._wanted = True
+            if not self.pending:
+                self.pending = True
+                self._ask.release()
+        try:
+            if self._granted.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                return True
+        except BaseException:
+            if self._withdraw():
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            raise
+        return self._withdraw()
+
+    def _withdraw(self) -> bool:
+        """Want it no more; True when it came in the last moment."""
+        with self._gate:
+            self._wanted = False
+            return self._granted.acquire(blocking=False)
+
+    def _run(self) -> None:
+        while True:
+            self._ask.acquire()
+            if self._ended:
+                break
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            with self._gate:
+                self.pending = False
+                if self._wanted:
+                    self._wanted = False
+                    self._granted.release()
+                else:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.close()
+
+    def end(self) -> None:
+        """Let the thread go, once it has what it waits for."""
+        self._ended = True
+        self._ask.release()
+
+    def close(self) -> None:
+        """Close the descriptor; in a child, which has no such thread, at once."""
+        os.close(self._descriptor)
+
+
+class WriteLock:
+    """An exclusive ``flock`` on a side file: one writer of the database at a time."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = -1
+        self._waiter: _Waiter | None = None
         # Threads of this process share the descriptor, so flock does not keep them from each other.
         self._turn = threading.Lock()
-
-    def _open(self) -> int:
-        if self._descriptor < 0:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        return self._descriptor
 
     @contextmanager
     def held(self, deadline: float) -> Iterator[bool]:
@@ -254,41 +312,42 @@ class WriteLock:
             yield False
             return
         try:
-            descriptor = self._open()
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                yield self._wait(descriptor, deadline)
+                yield self._had(self._descriptor, deadline)
             finally:
-                # Unlocking what is not locked does no harm; a signal may have come right after the lock.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                # Unlocking what is not locked does no harm, unless the waiter is about to have it.
+                if self._waiter is None or not self._waiter.pending:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         finally:
             turn.release()
 
-    @staticmethod
-    def _wait(descriptor: int, deadline: float) -> bool:
-        started = 0.0
-        while True:
-            try:
+    def _had(self, descriptor: int, deadline: float) -> bool:
+        if self._waiter is None or not self._waiter.pending:
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                now = time.monotonic()
-                started = started or now
-                if now >= deadline:
-                    return False
-                waited = now - started
-                pause = 0.0001 if waited < 0.05 else 0.001 if waited < 1 else 0.01
-                time.sleep(min(pause, max(deadline - now, 0.0)))
-            else:
                 return True
+        if self._waiter is None:
+            self._waiter = _Waiter(descriptor)
+        return self._waiter.get(deadline)
 
     def close(self) -> None:
         """Close the descriptor; it is opened again when needed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.end()
 
     def forked(self) -> None:
-        """In a child: it shares the parent's lock as long as it keeps the descriptor."""
+        """In a child: it shares the parent's lock as long as it keeps a descriptor of it."""
         self._turn = threading.Lock()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            with contextlib.suppress(OSError):
+                waiter.close()
         self.close()
 
 

@@ -37,6 +37,7 @@ def show(output: Output, account: Account) -> None:
     """Show the account: for people as tables, with ``--json`` as the document."""
     sending, figures = account.sending, account.figures
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons().items())
+    first = figures.deliveries - figures.retries
     checked = f", {account.speed:,.0f} messages/s checked in full batches" if account.speed else ""
     output.line()
     output.table(
@@ -45,7 +46,7 @@ def show(output: Output, account: Account) -> None:
         [
             ("sent", f"{sending.messages:,} messages in {sending.calls} calls of send_batch"),
             ("batches", f"{figures.batches}, on average {figures.mean_batch_size:.1f} messages"),
-            ("delivered", f"{figures.deliveries:,} times: every message once, and {figures.retries} retries"),
+            ("delivered", f"{first:,} first deliveries and {figures.retries} retries"),
             ("retried", f"{figures.retried_messages} messages; {len(account.recovered)} of them succeeded"),
             ("intact", f"{len(account.intact):,} files"),
             ("dead-lettered", f"{len(account.dead_letters)} messages ({reasons})"),

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cfqueue import clock, database
-from cfqueue.errors import BrokerError
+from cfqueue.errors import BrokerError, ConfigurationError
 from cfqueue.limits import BEAT_SECONDS, STALLED_OWNER_SECONDS
 from cfqueue.transport import schema
 from cfqueue.transport import statements as sql

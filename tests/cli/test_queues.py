@@ -1,6 +1,8 @@
 """`cfqueue queues list` and `info`, also as `celery queues`."""
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -55,3 +57,15 @@ def test_under_celery_it_is_the_same_group(project, monkeypatch):
     result = CliRunner().invoke(celery, ["-A", "app", "queues", "list", "--json"])
     assert result.exit_code == 0, result.output
     assert "jobs" in [row["queue"] for row in json.loads(result.stdout)["queues"]]
+
+
+def test_the_plug_in_is_light_and_registers_the_broker_alias():
+    # Celery imports it for every `celery` command.
+    program = (
+        "import sys, cfqueue.cli.celery_plugin\n"
+        "from kombu.transport import TRANSPORT_ALIASES\n"
+        "assert 'cfqueue' in TRANSPORT_ALIASES\n"
+        "assert not {'rich', 'sqlalchemy', 'flask'} & set(sys.modules), sorted(sys.modules)\n"
+    )
+    path = os.pathsep.join(each for each in sys.path if each)
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": path})

@@ -90,7 +90,7 @@ def sender(batch, env):
 def plain_chained(batch):
     run(batch)
 
-@app.task(name="project.add")
+@app.task(name="project.add", shared=False)
 def add(a, b):
     record("task", result=a + b)
     return a + b

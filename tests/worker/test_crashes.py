@@ -129,9 +129,7 @@ def test_the_soft_time_limit_is_raised_in_the_handler(project: Project) -> None:
 def test_what_a_pool_cannot_do_is_said_at_start(project: Project, limited_pool: str) -> None:
     with project.worker(limited_pool) as worker:
         eventually(lambda: "cannot kill a handler that hangs" in worker.log())
-        line = next(line for line in worker.log().splitlines() if "cannot kill" in line)
-    assert "limited" in line
-    assert "asked" in line
+        assert "time limits have no effect" in worker.log()
 
 
 def test_a_killed_worker_gives_its_messages_back_within_a_second(project: Project, pool: str) -> None:

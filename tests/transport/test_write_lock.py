@@ -1,0 +1,140 @@
+"""The lock that every writer of a database takes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import wait_for
+
+from cfqueue.database import WriteLock
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "write.lock")
+
+
+@pytest.fixture
+def lock(place: str) -> Iterator[WriteLock]:
+    lock = WriteLock(place)
+    yield lock
+    lock.close()
+
+
+class Rival:
+    """Another process's hold on the lock: another open file is just as foreign to flock."""
+
+    def __init__(self, place: str) -> None:
+        self._descriptor = os.open(place, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def leave(self) -> None:
+        os.close(self._descriptor)
+
+
+def _is_free(place: str) -> bool:
+    descriptor = os.open(place, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _soon(seconds: float = 5.0) -> float:
+    return time.monotonic() + seconds
+
+
+def test_it_excludes_other_processes_and_is_given_up(lock: WriteLock, place: str) -> None:
+    with lock.held(_soon()) as had:
+        assert had
+        assert not _is_free(place)
+    assert _is_free(place)
+
+
+def test_it_excludes_other_threads(lock: WriteLock) -> None:
+    order: list[str] = []
+
+    def take() -> None:
+        with lock.held(_soon()) as had:
+            order.append(f"thread {had}")
+
+    with lock.held(_soon()):
+        thread = threading.Thread(target=take)
+        thread.start()
+        with lock.held(_soon(0.05)) as had:
+            assert not had
+        order.append("main")
+    thread.join()
+    assert order == ["main", "thread True"]
+
+
+def test_a_deadline_is_kept_and_the_lock_not_taken_later(lock: WriteLock, place: str) -> None:
+    rival = Rival(place)
+    started = time.monotonic()
+    with lock.held(started + 0.1) as had:
+        assert not had
+    assert 0.09 < time.monotonic() - started < 1.0
+    rival.leave()
+    wait_for(lambda: _is_free(place))
+
+
+def test_who_comes_after_one_that_gave_up_really_has_it(lock: WriteLock, place: str) -> None:
+    rival = Rival(place)
+    for _ in range(3):
+        with lock.held(_soon(0.02)) as had:
+            assert not had
+    threading.Timer(0.05, rival.leave).start()
+    with lock.held(_soon()) as had:
+        assert had
+        assert not _is_free(place)
+    assert _is_free(place)
+    with lock.held(_soon()) as had:
+        assert had
+        assert not _is_free(place)
+
+
+def test_a_child_does_not_share_it(lock: WriteLock, place: str) -> None:
+    rival = Rival(place)
+    with lock.held(_soon(0.02)):
+        pass  # the waiting thread exists, and waits
+    child = os.fork()
+    if child == 0:
+        lock.forked()
+        os._exit(0 if lock._descriptor < 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    rival.leave()
+    with lock.held(_soon()) as had:
+        assert had
+        assert not _is_free(place)
+
+
+def test_threads_under_contention_never_overlap(lock: WriteLock, place: str) -> None:
+    other = WriteLock(place)
+    inside = 0
+    worst = 0
+
+    def work(mine: WriteLock) -> None:
+        nonlocal inside, worst
+        for _ in range(150):
+            with mine.held(_soon()) as had:
+                assert had
+                inside += 1
+                worst = max(worst, inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in (lock, other) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert worst == 1
