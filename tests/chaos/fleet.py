@@ -166,7 +166,8 @@ class Fleet:
 
     def kill_child(self, worker: Worker, pid: int) -> None:
         self._write("kill-child", worker, pid)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has died by itself meanwhile
+            os.kill(pid, signal.SIGKILL)
 
     def term(self, worker: Worker) -> None:
         self._write("term", worker, worker.process.pid)

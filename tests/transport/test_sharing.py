@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -285,6 +286,17 @@ class ForeignLock:
 
     def __exit__(self, *error: object) -> None:
         os.close(self._descriptor)
+
+
+def test_a_removed_file_is_noticed_and_made_anew(store: Store) -> None:
+    put(store)
+    for suffix in ("", "-wal", "-shm"):
+        Path(store.path + suffix).unlink()
+    shutil.rmtree(store.folder.path)
+    assert put(store) == [1]
+    assert store.length("jobs") == 1
+    assert integrity(store.path) == "ok"
+    assert Path(store.folder.file("write.lock")).exists()
 
 
 def test_store_at_gives_one_store_per_file(path: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_for
 
-from cfqueue.database import WriteLock
+from cfqueue.transport.write_lock import WriteLock
 
 
 @pytest.fixture
