@@ -43,4 +43,6 @@ chaos: $(VENV)/.dev ## fault injection with a ledger; SEED= MESSAGES= BROKER=
 
 proof: $(VENV)/.dev ## what is too large for `make test`; writes reports under docs/
 	@$(BIN)/python -m tests.chaos --messages 20000 --kills 60 --report docs/chaos.md
+	@$(BIN)/python -m tests.proof.rows --report docs/rows.md
+	@$(BIN)/python -m tests.proof.versions --report docs/versions.md
 	@$(BIN)/python -m benchmarks --report docs/benchmarks.md
