@@ -33,7 +33,7 @@ check: $(VENV)/.dev ## formatting, lint, types, import contracts, docs
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q tests/docs
+	@$(BIN)/python -m pytest -q tests/docs -m "not worker"
 
 bench: $(VENV)/.dev ## benchmarks beside their peers; writes benchmarks/results/*.json
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cfqueue.brokers import SQLITE_URL, open_broker
 from cfqueue.config import MOST_DELAY_SECONDS, Config, binding_of, consumer_settings, load
@@ -310,7 +311,7 @@ class CFQueue:
         if url is None:
             folder = Path(config.home).expanduser().absolute() if config.home else home()
             folder.mkdir(parents=True, exist_ok=True)
-            url = f"{SQLITE_URL}//{folder / 'queues.db'}"
+            url = f"{SQLITE_URL}/{quote(str(folder / 'queues.db'))}"
         app = Celery(config.name or "cfqueue", broker=url)
         app.conf.broker_connection_retry_on_startup = True
         self._created = True

@@ -1,10 +1,10 @@
-"""One SQLite file: its address, its connections, its write lock, its errors, and forks.
+"""One SQLite file: its address, its connections, its errors, and forks.
 
 Every writer to a cfqueue database goes through this module, because each rule here has a reason
 that was measured:
 
-* An exclusive ``flock`` on a side file is held around each write transaction. SQLite's own lock has
-  no queue, and with six writers three of them starved for seconds.
+* An exclusive ``flock`` on a side file is held around each write transaction (`transport.write_lock`).
+  SQLite's own lock has no queue, and with six writers three of them starved for seconds.
 * ``wal_autocheckpoint`` is 0; checkpoints run under that same lock. SQLite 3.7.0 to 3.51.2 can damage
   a file when a checkpoint and a write coincide.
 * No fork happens while a thread is inside SQLite, and a child drops inherited handles without closing
@@ -15,19 +15,16 @@ that was measured:
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import errno
-import fcntl
 import os
 import sqlite3
 import threading
-import time
 import warnings
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -182,8 +179,6 @@ class Forkable(Protocol):
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _registry = threading.RLock()
 _held: list[Forkable] = []
-#: Connections inherited from a parent: referenced for ever, so that nothing closes them.
-_abandoned: list[object] = []
 
 
 def join_forks(member: Forkable) -> None:
@@ -193,9 +188,9 @@ def join_forks(member: Forkable) -> None:
 
 
 def abandon(handle: object) -> None:
-    """Keep a handle that a child inherited, so that it is never closed there."""
+    """See to it that a handle which a child inherited is never closed there, not even at its exit."""
     if handle is not None:
-        _abandoned.append(handle)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
 
 
 def _before_fork() -> None:
@@ -228,136 +223,15 @@ os.register_at_fork(
 )
 
 
-class _Waiter:
-    """A thread that waits in a blocking ``flock``, which knows no deadline, for one that has one.
-
-    The kernel wakes blocked waiters at once; polling instead tripled the 99th percentile of waits among
-    three writers. Whoever gives up leaves the thread waiting; the next one takes over its place, and a
-    lock that nobody wants any more is given back as soon as it comes.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        # Of the same open file, hence the same lock; its own, so that the number stays valid for it.
-        self._descriptor = os.dup(descriptor)
-        self._ended = False
-        self._gate = threading.Lock()
-        self._ask = threading.Semaphore(0)
-        self._granted = threading.Semaphore(0)
-        self._wanted = False
-        self.pending = False
-        threading.Thread(target=self._run, name="cfqueue-lock", daemon=True).start()
-
-    def get(self, deadline: float) -> bool:
-        """Have the lock before ``deadline`` (monotonic seconds), or False."""
-        with self._gate:
-            self._wanted = True
-            if not self.pending:
-                self.pending = True
-                self._ask.release()
-        try:
-            if self._granted.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-                return True
-        except BaseException:
-            if self._withdraw():
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            raise
-        return self._withdraw()
-
-    def _withdraw(self) -> bool:
-        """Want it no more; True when it came in the last moment."""
-        with self._gate:
-            self._wanted = False
-            return self._granted.acquire(blocking=False)
-
-    def _run(self) -> None:
-        while True:
-            self._ask.acquire()
-            if self._ended:
-                break
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            with self._gate:
-                self.pending = False
-                if self._wanted:
-                    self._wanted = False
-                    self._granted.release()
-                else:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self.close()
-
-    def end(self) -> None:
-        """Let the thread go, once it has what it waits for."""
-        self._ended = True
-        self._ask.release()
-
-    def close(self) -> None:
-        """Close the descriptor; in a child, which has no such thread, at once."""
-        os.close(self._descriptor)
-
-
-class WriteLock:
-    """An exclusive ``flock`` on a side file: one writer of the database at a time."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor = -1
-        self._waiter: _Waiter | None = None
-        # Threads of this process share the descriptor, so flock does not keep them from each other.
-        self._turn = threading.Lock()
-
-    @contextmanager
-    def held(self, deadline: float) -> Iterator[bool]:
-        """Hold the lock; False when it was not had before ``deadline`` (monotonic seconds)."""
-        turn = self._turn
-        if not turn.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-            yield False
-            return
-        try:
-            if self._descriptor < 0:
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                yield self._had(self._descriptor, deadline)
-            finally:
-                # Unlocking what is not locked does no harm, unless the waiter is about to have it.
-                if self._waiter is None or not self._waiter.pending:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        finally:
-            turn.release()
-
-    def _had(self, descriptor: int, deadline: float) -> bool:
-        if self._waiter is None or not self._waiter.pending:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-        if self._waiter is None:
-            self._waiter = _Waiter(descriptor)
-        return self._waiter.get(deadline)
-
-    def close(self) -> None:
-        """Close the descriptor; it is opened again when needed."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.end()
-
-    def forked(self) -> None:
-        """In a child: it shares the parent's lock as long as it keeps a descriptor of it."""
-        self._turn = threading.Lock()
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            with contextlib.suppress(OSError):
-                waiter.close()
-        self.close()
-
-
 def connected(path: str, *, reading: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode with the settings every cfqueue connection has.
 
     Raises sqlite3.Error; callers translate it. ``reading`` forbids writes on this connection.
     """
+    address = f"file:{quote(path)}?mode={'rw' if reading else 'rwc'}"
     connection = sqlite3.connect(
-        path,
+        address,
+        uri=True,
         timeout=BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,

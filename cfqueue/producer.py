@@ -219,6 +219,7 @@ class Queue:
         **keywords: Any,
     ) -> SendResult:
         """``send_batch`` that does not block the running event loop."""
+        _check_iterable(messages)
         return await asyncio.to_thread(partial(self.send_batch, list(messages), options, **keywords))
 
     sendBatch = send_batch  # noqa: N815 - Cloudflare's spelling
@@ -309,10 +310,7 @@ class Queue:
         call_delay: int | None,
         limits: Limits,
     ) -> list[OutgoingMessage]:
-        if isinstance(messages, Mapping | str | bytes):
-            raise InvalidMessage(
-                f"send_batch() takes a list of messages like {{'body': …}}, not one {type(messages).__name__}."
-            )
+        _check_iterable(messages)
         now_ms = clock.now_ms()
         built: list[OutgoingMessage] = []
         total = 0
@@ -393,6 +391,13 @@ def _options(call: str, given: Mapping[str, Any], allowed: tuple[str, ...] = _CA
         if value is not None or name == "body":
             found[name] = value
     return found
+
+
+def _check_iterable(messages: object) -> None:
+    if isinstance(messages, Mapping | str | bytes) or not isinstance(messages, Iterable):
+        raise InvalidMessage(
+            f"send_batch() takes a list of messages like {{'body': …}}, not one {type(messages).__name__}."
+        )
 
 
 def _expiry(expires: float | timedelta | datetime, now_ms: int) -> int:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cfqueue import clock
-from cfqueue.brokers.base import SQLITE_URL, Backlog, Begin, Begun, GiveBack, Move, Settle, Take, Taken
-from cfqueue.errors import ConfigurationError
+from cfqueue.brokers.base import Backlog, Begin, Begun, GiveBack, Move, Settle, Take, Taken
+from cfqueue.database import sqlite_path
 from cfqueue.messages import FRESH, Delivery, OutgoingMessage, dead_letter_headers
 from cfqueue.messages.outcome import Ack, DeadLetter, Drop, Retry
 from cfqueue.transport import operations as ops
@@ -44,14 +43,7 @@ class SQLBroker:
     @classmethod
     def at(cls, url: str) -> SQLBroker:
         """The driver for ``cfqueue+sqlite:////abs/path.db``."""
-        path = url.removeprefix(SQLITE_URL)
-        if not path.startswith("/") or path.startswith("/:memory:") or len(path) < 2:
-            raise ConfigurationError(
-                f"{url!r} names no file. Write cfqueue+sqlite:////absolute/path.db (four slashes); producers "
-                "and workers are different processes, so it cannot be kept in memory."
-            )
-        # Three slashes and a path is a relative one, as in SQLAlchemy's URLs; the fourth makes it absolute.
-        return cls(path[1:] if path.startswith("//") else str(Path(path[1:]).absolute()))
+        return cls(sqlite_path(url))
 
     @property
     def store(self) -> Store:

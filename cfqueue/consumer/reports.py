@@ -49,7 +49,7 @@ class Reports:
         else:
             why = ended.report.refused if ended.report is not None else ended.detail
             logger.warning(
-                "cfqueue: batch %s of queue %s did not run (%s); its %d messages are given back uncharged",
+                "cfqueue: batch %s of queue %s ended without outcomes (%s); its %d messages are given back uncharged",
                 ended.batch.id,
                 ended.batch.queue,
                 why,

@@ -6,6 +6,7 @@ queue's messages go through batches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -171,6 +172,6 @@ def _delay(countdown: Any, eta: Any) -> int | None:
             raise InvalidDelay(f"eta={eta!r} is not a date.")
         zoned = eta if eta.tzinfo is not None else eta.replace(tzinfo=UTC)
         countdown = max(0.0, zoned.timestamp() - clock.now())
-    if isinstance(countdown, bool) or not isinstance(countdown, int | float) or countdown < 0:
+    if isinstance(countdown, bool) or not isinstance(countdown, int | float) or not 0 <= countdown < math.inf:
         raise InvalidDelay(f"countdown={countdown!r} is not a number of seconds from 0.")
     return -int(-countdown // 1)

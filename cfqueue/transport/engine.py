@@ -42,6 +42,8 @@ class Signal:
             os.set_blocking(self._write, False)
         self._word = (1).to_bytes(8, "little")
         self.closed = False
+        # A number that was closed may be another file's by now: nothing may be written there.
+        self._closing = threading.Lock()
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -49,18 +51,21 @@ class Signal:
 
     def set(self) -> None:
         """Make it readable."""
-        if not self.closed:
-            with contextlib.suppress(OSError):
+        with self._closing, contextlib.suppress(OSError):
+            if not self.closed:
                 os.write(self._write, self._word)
 
     def clear(self) -> None:
         """Make it unreadable."""
-        with contextlib.suppress(OSError):
-            os.read(self._read, 4096)
+        with self._closing, contextlib.suppress(OSError):
+            if not self.closed:
+                os.read(self._read, 4096)
 
     def close(self) -> None:
         """Give the descriptor back."""
-        if not self.closed:
+        with self._closing:
+            if self.closed:
+                return
             self.closed = True
             os.close(self._read)
             if self._write != self._read:

@@ -6,15 +6,14 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from cfqueue import clock
 from cfqueue.errors import BrokerError
-from cfqueue.transport.operations import Reap
+from cfqueue.transport.operations import Op, Reap
 from cfqueue.transport.owner import Census, owner_names
-
-if TYPE_CHECKING:
-    from cfqueue.transport.store import Store
+from cfqueue.transport.wakeup import Folder
 
 _log = logging.getLogger("cfqueue.transport")
 #: Seconds between two looks for queues that nobody has used within their expiry.
@@ -23,10 +22,36 @@ _SWEEP_SECONDS = 5.0
 _RELEASE_SECONDS = 1.0
 
 
+class Watched(Protocol):
+    """What a Store shows to its keeper."""
+
+    path: str
+    folder: Folder
+
+    @property
+    def owner_id(self) -> str | None:
+        """The id of this process's own owner."""
+
+    def submit(self, ops: Sequence[Op], *, timeout: float | None = None) -> list[Any]:
+        """Commit operations."""
+
+    def read_one(self, statement: str, values: Any = ()) -> Any:
+        """The first row of a read."""
+
+    def leasing_owners(self) -> set[str]:
+        """The ids of owners that lease something."""
+
+    def wake(self) -> None:
+        """Wake the listeners of this process."""
+
+    def sweep(self) -> None:
+        """Remove queues past their expiry."""
+
+
 class Keeper:
     """Looks every ``poll_seconds``; runs in every process that has an owner or a listener."""
 
-    def __init__(self, store: Store, poll_seconds: float, stalled_seconds: float) -> None:
+    def __init__(self, store: Watched, poll_seconds: float, stalled_seconds: float) -> None:
         self._store = store
         self._poll_seconds = poll_seconds
         self._census = Census(store.folder, stalled_seconds)

@@ -35,12 +35,15 @@ class Owner:
         self._beats = 0
         self._descriptor = self._locked_file()
         self._stop = threading.Event()
+        # A number that was closed may be another file's by now: no beat may go there.
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="cfqueue-beat", daemon=True)
         self._thread.start()
 
     def _locked_file(self) -> int:
         # Under another name until it is locked: a reaper must never meet the file unlocked.
         draft = self._path + ".new"
+        self._folder.make()
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +66,9 @@ class Owner:
     def beat(self) -> None:
         """Write the next count; makes the file anew when somebody deleted it."""
         self._beats += 1
-        with contextlib.suppress(OSError):
+        with self._closing, contextlib.suppress(OSError):
+            if self._stop.is_set():
+                return
             if os.fstat(self._descriptor).st_nlink == 0:
                 lost, self._descriptor = self._descriptor, self._locked_file()
                 os.close(lost)
@@ -72,10 +77,11 @@ class Owner:
     def close(self) -> None:
         """Stop beating and remove the file; the caller has given back what was leased."""
         self._stop.set()
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)  # noqa: PTH108
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        with self._closing:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)  # noqa: PTH108
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
 
     def forked(self) -> None:
         """In a child: the lock stayed with the parent, so closing takes nothing from it."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cfqueue import clock
-
-if TYPE_CHECKING:
-    from cfqueue.transport.store import Store
+from cfqueue.transport.connection import Access
 
 _CHANGED = "UPDATE cfqueue_parts SET version = version + 1 WHERE name = 'bindings'"
 _GENERATION = "SELECT version FROM cfqueue_parts WHERE name = 'bindings'"
@@ -49,7 +47,7 @@ class Binding:
 class Routes:
     """What is declared in one file, with a cache that one small read keeps right."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Access) -> None:
         self._store = store
         self._generation = -1
         self._tables: dict[str, tuple[Binding, ...]] = {}

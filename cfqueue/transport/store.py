@@ -33,6 +33,7 @@ from cfqueue.transport.owner import Owner, owner_names
 from cfqueue.transport.routes import Routes
 from cfqueue.transport.transaction import ANY_QUEUE, leased, ready, result
 from cfqueue.transport.wakeup import Bell, Folder, Listener
+from cfqueue.transport.write_lock import WriteLock
 from cfqueue.transport.writer import Writer
 
 #: Seconds that a submit without a timeout of its own waits for the write lock.
@@ -85,9 +86,9 @@ class Store:
         self._stalled_seconds = stalled_seconds
         self._poll_seconds = poll_seconds
         self._allow_network = allow_network_file_system
-        self._write = Handle(self._open_writer)
-        self._read = Handle(lambda: database.connected(path, reading=True))
-        self._lock = database.WriteLock(self.folder.file("write.lock"))
+        self._write = Handle(path, self._open_writer)
+        self._read = Handle(path, lambda: database.connected(path, reading=True))
+        self._lock = WriteLock(self.folder.file("write.lock"))
         self.routes = Routes(self)
         self._fresh()
 

@@ -21,6 +21,8 @@ MAX_SOCKET_PATH = 100
 _FRESH_SECONDS = 0.05
 #: Linux keeps ten datagrams for a socket that nobody reads (net.unix.max_dgram_qlen).
 _MOST_PENDING = 10
+#: A way to a file that is short, however long the path of its folder is (Linux).
+_DESCRIPTORS = "/proc/self/fd"
 _SUFFIX = ".sock"
 
 
@@ -44,11 +46,11 @@ class Folder:
         path = self.file(name)
         if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
             return path
-        if not Path("/proc/self/fd").is_dir():
+        if not Path(_DESCRIPTORS).is_dir():
             return None
         if self._descriptor < 0:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return f"/proc/self/fd/{self._descriptor}/{name}"
+        return f"{_DESCRIPTORS}/{self._descriptor}/{name}"
 
     def close(self) -> None:
         """Close what the folder keeps open."""

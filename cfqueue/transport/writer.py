@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cfqueue.database import WriteLock, is_busy, translated
+from cfqueue.database import is_busy, translated
 from cfqueue.errors import BrokerUnavailable
 from cfqueue.transport import statements as sql
 from cfqueue.transport import transaction
 from cfqueue.transport.connection import Handle
 from cfqueue.transport.operations import Put
 from cfqueue.transport.transaction import Ready
+from cfqueue.transport.write_lock import WriteLock
 
 #: Most operations in one transaction, so that nobody waits long behind one.
 MAX_GROUP = 500

@@ -90,7 +90,7 @@ def page(runs: list[Run]) -> str:
             "# Versions",
             "",
             (
-                f"`python -m tests.proof.versions` on {time.strftime('%Y-%m-%d', time.gmtime())}: the test suite without "
+                f"`python -m tests.proof.versions` on {time.strftime('%Y-%m-%d', time.gmtime())}: the suite without "
                 "the chaos, command-line and documentation tests."
             ),
             "",

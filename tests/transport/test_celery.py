@@ -156,7 +156,7 @@ def test_children_that_are_replaced_all_the_time_publish_and_none_hangs(project:
     assert integrity(project.path) == "ok"
 
 
-def test_a_thousand_delayed_tasks_are_no_load_on_a_worker(project: Project) -> None:
+def test_delayed_tasks_wait_in_the_broker_not_in_the_worker(project: Project) -> None:
     for n in range(300):
         project.tasks.add.apply_async((n, n), countdown=3600)
     worker = project.worker("solo")

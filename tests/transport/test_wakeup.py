@@ -79,8 +79,7 @@ def test_a_long_path_is_no_obstacle(tmp_path: Path, proc: bool, monkeypatch: pyt
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     if not proc:
-        monkeypatch.setattr("cfqueue.transport.wakeup.Path.is_dir", lambda _: False)
-        monkeypatch.setattr("cfqueue.database.check_place", lambda *_, **__: None)
+        monkeypatch.setattr("cfqueue.transport.wakeup._DESCRIPTORS", "/no/such/folder")
     store = Store.at(str(deep / "queue.db"))
     try:
         listener = store.listen()

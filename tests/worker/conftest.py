@@ -1,4 +1,4 @@
-"""Fixtures of the worker tests; logs of living workers are shown with a failure."""
+"""Fixtures of the worker tests."""
 
 from __future__ import annotations
 
@@ -7,19 +7,7 @@ from typing import Any
 
 import pytest
 
-from . import harness
-from .harness import Project
-
-POOLS = ("prefork", "threads", "solo")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
-    report = yield
-    if report.when == "call" and report.failed:
-        for worker in harness.running:
-            report.sections.append((f"log of {worker.name}", "\n".join(worker.log().splitlines()[-80:])))
-    return report
+from .harness import POOLS, Project
 
 
 @pytest.fixture

@@ -28,8 +28,19 @@ POLL = 0.01
 TESTS = Path(__file__).parents[1]
 _PACKAGES = (Path(cfqueue.__file__).parents[1], TESTS)
 
+POOLS = ("prefork", "threads", "solo")
+#: Broker families under test, and the URL of a fresh one in a folder. The conformance suite runs on each.
+BROKERS: dict[str, Callable[[Path], str]] = {
+    "sqlite": lambda folder: f"cfqueue+sqlite:///{folder / 'q.db'}",
+}
+
 #: Workers whose logs are shown when a test fails.
 running: list[Worker] = []
+
+
+def do(*words: Any, **more: Any) -> dict[str, Any]:
+    """A body that tells a handler of ``scene`` what to do."""
+    return {"do": [[word] if isinstance(word, str) else list(word) for word in words], **more}
 
 
 def eventually(condition: Callable[[], Any], timeout: float = PATIENCE, what: str = "") -> Any:
@@ -58,12 +69,20 @@ app.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logg
 class Project:
     """A module ``project`` with an app and handlers, its broker file, its records and its workers."""
 
-    def __init__(self, folder: Path, source: str, *, head: str = HEAD, environment: dict[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        *,
+        head: str = HEAD,
+        environment: dict[str, str] | None = None,
+        broker: str = "sqlite",
+    ) -> None:
         self.folder = folder
         (folder / "gates").mkdir(parents=True)
         (folder / "project.py").write_text(head + textwrap.dedent(source))
         self.database = folder / "q.db"
-        self.url = f"cfqueue+sqlite:///{self.database}"
+        self.url = BROKERS[broker](folder)
         self.more = environment or {}
         self.workers: list[Worker] = []
         self._cf: CFQueue | None = None
@@ -163,7 +182,7 @@ class Project:
     def close(self) -> None:
         for worker in self.workers:
             worker.end()
-        if self._cf is not None or self._module is not None:
+        if self.database.exists():
             Store.at(str(self.database)).close()
         if self._module is not None:
             self._module.app.close()

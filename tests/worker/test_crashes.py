@@ -10,8 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from .harness import Project, eventually
-from .test_batches import do
+from .harness import Project, do, eventually
 
 pytestmark = pytest.mark.worker
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from .harness import Project, eventually
-from .test_batches import do
+from .harness import Project, do, eventually
 from .test_crashes import suspicion
 
 pytestmark = pytest.mark.worker
