@@ -283,11 +283,12 @@ class CFQueue:
                     "(as on Cloudflare); call both functions from one handler, or use two queues."
                 )
             handler = Handler(self, name, function, arguments, keywords)
-            self.consumers[name] = handler
             if self._config is not None:
-                self.settings_of(name)  # the configuration is known: a wrong keyword is an error here
+                # The configuration is known: a wrong keyword is an error here.
+                consumer_settings(self._config, name, keywords, handler.owner)
             else:
                 _check_keywords(name, handler)
+            self.consumers[name] = handler
         if self._celery_app is not None and self._celery_app.finalized:
             self._register_tasks()
         return handler
@@ -393,9 +394,11 @@ def _check_keywords(name: str, handler: Handler) -> None:
 def _conf_of(app: Any) -> dict[str, Any]:
     """The application's own settings of ours: ``cfqueue_*``, or ``CFQUEUE_*`` as in a Django settings module."""
     found: dict[str, Any] = {}
+    namespace = f"{app.namespace}_".lower() if getattr(app, "namespace", None) else ""
     for key in list(app.conf):
-        if isinstance(key, str) and key.lower().startswith("cfqueue_"):
-            found[key.lower()] = app.conf[key]
+        name = key.lower().removeprefix(namespace) if isinstance(key, str) else ""
+        if name.startswith("cfqueue_"):
+            found[name] = app.conf[key]
     return found
 
 

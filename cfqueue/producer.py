@@ -419,6 +419,6 @@ def _expiry(expires: float | timedelta | datetime, now_ms: int) -> int:
 def _timeout(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 10**9:
         raise InvalidMessage(f"timeout={timeout!r} is not a positive number of seconds.")
     return float(timeout)

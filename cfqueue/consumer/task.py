@@ -19,6 +19,7 @@ from kombu.utils.uuid import uuid
 from cfqueue import clock
 from cfqueue.errors import BadArguments, CFQueueError, InvalidDelay, InvalidMessage
 from cfqueue.messages import Ack, Message, MessageBatch, Retry, settle
+from cfqueue.messages.content import decode_body, encode_body
 from cfqueue.messages.invocation import Context, invoke
 from cfqueue.messages.message import moment
 from cfqueue.messages.outcome import Outcome
@@ -130,6 +131,8 @@ class QueueTask(Task):  # type: ignore[misc] # celery ships no types
     def _attempts(self, task_id: str, body: Any) -> tuple[Outcome, BaseException | None]:
         runner = self.runner()
         settings = runner.settings
+        # What a worker would see: tuples become lists, and what cannot be sent is refused here as well.
+        body = decode_body(encode_body(body, "json"), "json")
         attempt = 0
         while True:
             attempt += 1

@@ -20,6 +20,9 @@ from cfqueue.transport.engine import Engine
 from cfqueue.transport.operations import Release, Retry
 from cfqueue.transport.store import Store
 
+# Python 3.12 warns of what these tests are about: forks of a process with threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 JOBS = Queue("jobs", Exchange("work"), "jobs")
 
 

@@ -19,6 +19,9 @@ from cfqueue.transport import transaction
 from cfqueue.transport.operations import Ack, Claim, Put
 from cfqueue.transport.store import Store
 
+# Python 3.12 warns of what these tests are about: forks of a process with threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 Run = Callable[..., "subprocess.Popen[str]"]
 
 

@@ -168,6 +168,9 @@ sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
 from conftest import *
 from cfqueue.errors import BrokerFull
 from cfqueue.transport.operations import Ack
+
+# Python 3.12 warns of what these tests are about: forks of a process with threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 store = Store.at({str(tmp_path / "disk" / "queue.db")!r})
 put(store, *[row(body="x" * 1000) for _ in range(100)])
 sent = 100

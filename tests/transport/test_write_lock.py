@@ -14,6 +14,9 @@ from conftest import wait_for
 
 from cfqueue.transport.write_lock import WriteLock
 
+# Python 3.12 warns of what these tests are about: forks of a process with threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
