@@ -14,6 +14,7 @@ from cfqueue import clock
 from cfqueue.brokers.base import Backlog, Begin, Begun, GiveBack, Move, Settle, Take, Taken
 from cfqueue.database import sqlite_path
 from cfqueue.messages import FRESH, Delivery, OutgoingMessage, dead_letter_headers
+from cfqueue.messages.envelope import without_unsaid
 from cfqueue.messages.outcome import Ack, DeadLetter, Drop, Retry
 from cfqueue.transport import operations as ops
 from cfqueue.transport.store import Store
@@ -225,7 +226,7 @@ def _answer(move: Move, answers: list[Any]) -> object:
 def _row(message: OutgoingMessage, now_ms: int) -> ops.Row:
     return ops.Row(
         message.queue,
-        _DUMP(message.headers),
+        _DUMP(without_unsaid(message.headers)),
         None,
         message.body,
         message.size,

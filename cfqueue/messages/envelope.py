@@ -78,6 +78,20 @@ _TEMPLATE: Final[dict[str, Any]] = {
 }
 
 
+#: What Celery's protocol asks for and our messages have all alike. A broker that stores rows leaves it out
+#: (half of the header text) and adds it again for readers other than cfqueue's own workers.
+UNSAID: Final[dict[str, Any]] = {
+    name: [None, None] if name == "timelimit" else value
+    for name, value in _TEMPLATE.items()
+    if name not in ("task", "id", "root_id", "argsrepr", "origin") and not name.startswith("cfq-")
+}
+
+
+def without_unsaid(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers without those that ``UNSAID`` has with the same value."""
+    return {name: value for name, value in headers.items() if name not in UNSAID or UNSAID[name] != value}
+
+
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """A message that has passed every check and can be published as it is."""

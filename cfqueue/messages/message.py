@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -33,7 +33,10 @@ def moment(milliseconds: int) -> datetime:
         OverflowError: it is beyond the year 9999.
 
     """
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except ValueError as error:
+        raise OverflowError(str(error)) from None
 
 
 class Message:

@@ -156,8 +156,10 @@ NEXT_DUE = f"""SELECT min((SELECT due_ms FROM cfqueue_messages INDEXED BY cfqueu
   ORDER BY due_ms LIMIT 1))
  FROM json_each(:queues) AS q CROSS JOIN {_SUSPICIONS} AS s CROSS JOIN {_PRIORITIES} AS p"""  # noqa: S608
 
-BACKLOG = """SELECT count(*), ifnull(sum(size), 0), min(timestamp_ms), ifnull(sum(due_ms > :now), 0),
- ifnull(sum(suspicion > 0), 0)
+#: What could be delivered now, and beside it what is delayed and what came back.
+BACKLOG = """SELECT count(*) FILTER (WHERE due_ms <= :now), ifnull(sum(size) FILTER (WHERE due_ms <= :now), 0),
+ min(timestamp_ms) FILTER (WHERE due_ms <= :now), count(*) FILTER (WHERE due_ms > :now),
+ count(*) FILTER (WHERE suspicion > 0)
  FROM cfqueue_messages INDEXED BY cfqueue_messages_ready WHERE owner IS NULL AND queue = :queue"""
 IN_FLIGHT = (
     "SELECT count(*) FROM cfqueue_messages INDEXED BY cfqueue_messages_leased"

@@ -60,6 +60,8 @@ class Store:
         ``poll_seconds``, ``allow_network_file_system``. Creates the file, its tables and ``<path>.d/``.
         Raises BrokerUnavailable, BrokerFull, StoreCorrupt or ConfigurationError.
         """
+        if (known := _stores.get(path)) is not None:
+            return known
         real = os.path.realpath(path)
         with _stores_lock:
             store = _stores.get(real)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cfqueue import clock
 from cfqueue.limits import DEFAULT_PRIORITY, PRIORITY_RANGE
+from cfqueue.messages.envelope import UNSAID, VERSION_HEADER
 from cfqueue.transport.operations import Leased, Row
 
 
@@ -80,7 +81,8 @@ def row_of(message: dict[str, Any], queue: str) -> Row:
 def payload_of(leased: Leased) -> dict[str, Any]:
     """A leased row in the form that kombu's virtual Message reads; its tag is (id, token)."""
     headers = leased.headers
-    if "cfq-version" in headers:
+    if VERSION_HEADER in headers:
+        headers = {**UNSAID, **headers}
         headers["cfq-attempts"] = leased.attempts
         headers["cfq-suspicion"] = leased.suspicion
     properties: dict[str, Any] = leased.properties or {"priority": leased.priority}
