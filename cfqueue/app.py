@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from cfqueue.brokers import Broker
+    from cfqueue.consumer.child import Runner
     from cfqueue.consumer.service import Service
 
 _lock = threading.RLock()
@@ -103,6 +105,8 @@ class CFQueue:
         #: Handlers by queue.
         self.consumers: dict[str, Handler] = {}
         self._settings: dict[str, ConsumerSettings] = {}
+        #: Queue -> the settings that somebody chose, and where.
+        self._origins: dict[str, Mapping[str, str]] = {}
         self.queues = Queues(self)
         self.env = Env(self._binding, self._bindings)
         with _lock:
@@ -129,6 +133,10 @@ class CFQueue:
                 f"The Celery application {celery_app.main!r} has a CFQueue already; use that one "
                 "(CFQueue.of(app)), so that each queue has one consumer."
             )
+        if self._celery_app is None:
+            # What was read before (cf.env in an import, say) did not know this application's settings.
+            self._config = self._broker = None
+            self._settings.clear()
         self._celery_app = celery_app
         celery_app.__cfqueue__ = self
         celery_app.steps["worker"].add(_WORKER_STEP)
@@ -207,6 +215,7 @@ class CFQueue:
             return self._settings[name]
         handler = self.consumers[name]
         found = consumer_settings(self.config, name, handler.keywords, handler.owner)
+        self._origins[name] = found.origins
         settings = self._settings[name] = ConsumerSettings(
             found.queue,
             found.max_batch_size,
@@ -243,7 +252,7 @@ class CFQueue:
 
         self._register_tasks()
         for name in self._served_by(worker):
-            runners[self._key, name] = self.consumers[name].runner()
+            runners[self._key, name] = self._runner_for(worker, name)
 
     def make_service(self, worker: Any) -> Service | None:
         """The consumer for a worker, or None when it serves no queue of ours. Called by the bootstep."""
@@ -257,10 +266,22 @@ class CFQueue:
             key=self._key,
             hostname=worker.hostname,
             broker=self.broker,
-            serving={name: self.consumers[name].runner() for name in names},
+            serving={name: self._runner_for(worker, name) for name in names},
             dead_letter_delay=self.config.delivery_delay,
-            default_time_limit=None,
+            autoscaled=getattr(worker, "autoscaler", None) is not None,
         )
+
+    def _runner_for(self, worker: Any, name: str) -> Runner:
+        """The handler with this worker's own time limits (``--time-limit``, ``task_time_limit`` and the soft
+        ones) where its settings name none: what people expect of tasks.
+        """
+        runner = self.consumers[name].runner()
+        limits = {
+            limit: value
+            for limit in ("time_limit", "soft_time_limit")
+            if limit not in self._origins[name] and (value := getattr(worker, limit, None))
+        }
+        return replace(runner, settings=replace(runner.settings, **limits))
 
     def _served_by(self, worker: Any) -> list[str]:
         """The queues of ours that ``-Q`` selected, or all that have a handler."""

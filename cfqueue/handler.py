@@ -129,7 +129,15 @@ class Handler(Producing):
         from cfqueue.consumer.child import Runner
 
         cf = self._cf
-        return Runner(self.settings, self.function, self.arguments, lambda: cf.env, self.task, cf.metrics)
+        return Runner(
+            self.settings,
+            self.function,
+            self.arguments,
+            lambda: cf.env,
+            self.task,
+            cf.metrics,
+            cf.config.limits,
+        )
 
     def make_task(self) -> Any:
         """A new Celery task for the registry."""

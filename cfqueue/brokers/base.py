@@ -64,6 +64,8 @@ class Taken:
 
     deliveries: list[Delivery]
     begun: bool
+    #: Nothing was taken because ``max_concurrency`` forbids it now.
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,11 +113,16 @@ class SQLIntake:
             asked.extend(self._operations(move))
             spans.append((start, len(asked)))
         answers = self._store.submit(asked)
-        return [_answer(move, answers[a:b]) for move, (a, b) in zip(moves, spans, strict=True)]
+        return [self._answer(move, answers[a:b]) for move, (a, b) in zip(moves, spans, strict=True)]
 
     def _anything(self, moves: Sequence[Move]) -> bool:
         now_ms = clock.now_ms()
         return any(self._store.is_waiting(move.queue, now_ms) for move in moves if type(move) is Take)
+
+    def _answer(self, move: Move, answers: list[Any]) -> object:
+        if type(move) is Take and not answers[0] and move.max_concurrency is not None:
+            return Taken([], False, busy=self._store.is_waiting(move.queue, clock.now_ms()))
+        return _answer(move, answers)
 
     def suspects(self, queues: Iterable[str]) -> dict[str, dict[int, int]]:
         """Read from the index of waiting messages, a few steps per queue; no lock is taken."""

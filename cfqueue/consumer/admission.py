@@ -11,7 +11,7 @@ from cfqueue.messages.crash import overdrawn
 from cfqueue.messages.outcome import ACK, CRASHED, EXPIRED, Drop, ErrorInfo, Outcome
 from cfqueue.messages.settle import buried
 
-from .batch import Batch
+from .batch import Batch, memory_key
 from .lines import Line
 from .settlement import Settlement
 
@@ -47,7 +47,7 @@ class Admission:
             batch.twins.extend(twins)
             if (outcome := self._verdict(line, delivery, now_ms, revoked)) is not None:
                 self._settlement.decide(line, [delivery], [outcome], batch_id=batch.id)
-            elif self._memory.held(delivery.id, delivery.attempts):
+            elif self._memory.held(memory_key(delivery), delivery.attempts):
                 self._settlement.give_back([delivery], _HELD)
             else:
                 admitted.append(delivery)
@@ -68,7 +68,7 @@ class Admission:
     def running(self, batch: Batch) -> None:
         """The batch runs from now on; until it is settled, what comes back of it is held."""
         for delivery in batch.deliveries:
-            self._memory.start(delivery.id, delivery.attempts)
+            self._memory.start(memory_key(delivery), delivery.attempts)
 
     def _verdict(self, line: Line, delivery: Delivery, now_ms: int, revoked: Any) -> Outcome | None:
         if delivery.expires_ms is not None and delivery.expires_ms <= now_ms:
@@ -78,4 +78,4 @@ class Admission:
         if revoked and delivery.id in revoked:
             self._on_revoked(line.name, delivery)
             return Drop("revoked")
-        return self._memory.recall(delivery.id, delivery.attempts, clock.monotonic())
+        return self._memory.recall(memory_key(delivery), delivery.attempts, clock.monotonic())

@@ -17,6 +17,13 @@ def new_batch_id() -> str:
     return uuid.uuid4().hex
 
 
+def memory_key(delivery: Delivery) -> str:
+    """What the outcome memory knows a message by: its dead letter has the same id and starts at attempt 1
+    again, but it is on another queue and has not run there.
+    """
+    return f"{delivery.queue}/{delivery.id}"
+
+
 @dataclass(slots=True, eq=False)
 class Batch:
     """Messages that have begun: leased, started, and given to the pool together."""

@@ -7,11 +7,13 @@ what kills the process is the parent's to judge.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import signals
@@ -21,6 +23,7 @@ from celery.exceptions import Retry as CeleryRetry
 
 from cfqueue import clock
 from cfqueue.errors import MessageRejected
+from cfqueue.limits import Limits
 from cfqueue.messages import Delivery, Message, MessageBatch, known_version, read_message, settle
 from cfqueue.messages.invocation import Context, invoke
 from cfqueue.messages.message import BacklogMetrics
@@ -49,6 +52,7 @@ class Runner:
     env: Callable[[], Any]
     task: Any
     metrics: Callable[[str], BacklogMetrics]
+    limits: Limits
 
 
 #: (key of the application, queue) -> how to run it. Filled before the pool forks, inherited by children.
@@ -150,7 +154,9 @@ class _Run:
 
     def _run(self) -> CallRecord:
         runner, task = self.runner, self.runner.task
-        batch = MessageBatch(self.queue, self.readable, metrics=lambda: runner.metrics(self.queue))
+        batch = MessageBatch(
+            self.queue, self.readable, metrics=lambda: runner.metrics(self.queue), limits=runner.limits
+        )
         task.push_request(
             id=self.batch_id,
             args=(batch,),
@@ -214,7 +220,7 @@ class _Run:
         if isinstance(error, Ignore):
             return batch.finish(), "IGNORED"
         if isinstance(error, CeleryRetry):
-            batch.retry_all(delay_seconds=_delay_of(error))
+            batch.retry_all(delay_seconds=_delay_of(error, self.runner.limits.delay_seconds))
             return batch.finish(), "RETRY"
         if isinstance(error, Reject):
             if error.requeue:
@@ -235,15 +241,16 @@ class _Run:
         return batch.finish(error), "FAILURE"
 
 
-def _delay_of(error: CeleryRetry) -> int | None:
-    """The delay of ``raise Retry(when=…)``: seconds or a date; None leaves it to the consumer."""
+def _delay_of(error: CeleryRetry, longest: int) -> int | None:
+    """The delay of ``raise Retry(when=…)``: seconds or a date, at most ``longest``; None leaves it to the
+    consumer, and so does what is no time.
+    """
     when = error.when
-    if when is None:
+    if isinstance(when, datetime):
+        when = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() - clock.now()
+    if isinstance(when, bool) or not isinstance(when, int | float) or math.isnan(when):
         return None
-    if isinstance(when, int | float) and not isinstance(when, bool):
-        return max(0, round(when))
-    timestamp = getattr(when, "timestamp", None)
-    return max(0, round(timestamp() - clock.now())) if timestamp is not None else None
+    return math.ceil(min(max(0.0, float(when)), longest))
 
 
 def _send(signal: Any, **arguments: Any) -> None:

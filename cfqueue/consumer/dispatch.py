@@ -33,6 +33,10 @@ logger = logging.getLogger("cfqueue.consumer")
 _LOOK_FOR_SUSPECTS = 0.25
 
 
+#: Seconds between looks whether a full pool has grown.
+_LOOK_FOR_SLOTS = 1.0
+
+
 class Dispatcher:
     """The ``Work`` of the I/O loop. Every method runs on its thread, except where said."""
 
@@ -94,7 +98,10 @@ class Dispatcher:
             return self.settlement.wake_at() or now + 1.0
         if self.closing and self._when_settled is not None and not self.settlement.waiting:
             self._when_settled()
-        return self._wake_at(clock.monotonic())
+        now = clock.monotonic()
+        if self.bridge.autoscaled:
+            self.bridge.ask_for_more(self._line_without_slot(now))
+        return self._wake_at(now)
 
     def close(self) -> None:
         """The loop has ended: let go of the broker."""
@@ -186,9 +193,11 @@ class Dispatcher:
             logger.error("cfqueue: nothing can be taken from the broker: %s Trying again in 1 s.", error)
 
     def _taken(self, line: Line, take: Take, taken: Taken, now: float) -> None:
-        line.took(take, len(taken.deliveries), now)
+        line.took(take, len(taken.deliveries))
         if take.suspicion == ALONE and not taken.deliveries:
             self._lane_busy = False
+        if taken.busy:
+            line.busy(now)
         if not taken.deliveries:
             return
         if not taken.begun:
@@ -204,8 +213,12 @@ class Dispatcher:
             self._start(line, begin.batch_id, deliveries, suspicion=0)
             return
         if begun.busy:
+            # Not held any longer: a worker whose batch has just ended would be ahead of this one every time,
+            # and these messages would never run. At the broker they are first in line again.
             line.busy(now)
-        line.hold(deliveries, now - line.settings.max_batch_timeout)
+            self.settlement.give_back(deliveries)
+        elif deliveries:
+            line.hold(deliveries, now - line.settings.max_batch_timeout)
 
     def _start(self, line: Line, batch_id: str, deliveries: list[Delivery], suspicion: int) -> None:
         batch = Batch(batch_id, line.settings, deliveries, suspicion, lane=suspicion == ALONE)
@@ -272,9 +285,16 @@ class Dispatcher:
                 self._next_due = self._delayed_until(now)
             times.append(self._next_due)
         else:
-            # With no slot free a due line cannot begin; the end of a batch wakes the loop.
-            times = [again] if again is not None else []
+            # With no slot free a due line cannot begin; the end of a batch wakes the loop. A pool that grows
+            # (autoscale, remote control) does not.
+            times = [now + _LOOK_FOR_SLOTS] if again is None else [again]
         return min(times, default=None)
+
+    def _line_without_slot(self, now: float) -> Line | None:
+        if self.closing or self.bridge.free > 0:
+            return None
+        wanting = (line for line in self.lines.values() if line.wants(now, lane_free=False))
+        return next(wanting, None)
 
     def _has_work(self, now: float) -> bool:
         return any(line.wants(now, lane_free=not self._lane_busy) for line in self.lines.values())

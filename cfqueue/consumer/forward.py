@@ -23,12 +23,20 @@ logger = logging.getLogger("cfqueue.consumer")
 
 def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., None]:
     """Celery's ``Task.Strategy`` of queue tasks: what its consumer does with such a message."""
-    del app, consumer
+    del app
+    queue = task.name.rpartition(".")[2]
 
     def forward(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **__: Any) -> None:
         del ack, reject, callbacks
+        if consumer.task_consumer.consuming_from(queue):
+            # Somebody made Celery consume the queue itself (remote control's add_consumer): copying the
+            # message to where it came from would go on for ever, and forget its attempts.
+            logger.error("cfqueue: %s is consumed by cfqueue; Celery's own consumer leaves it again", queue)
+            consumer.cancel_task_queue(queue)
+            message.reject_log_error(logger, (Exception,), requeue=True)
+            return
         try:
-            task.forward(_copy(task.name.rpartition(".")[2], message, body))
+            task.forward(_copy(queue, message, body))
         except BrokerError:
             logger.exception(
                 "cfqueue: a message for %s could not be forwarded; it stays where it is", task.name

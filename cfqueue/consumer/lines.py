@@ -94,19 +94,17 @@ class Line:
         """Keep messages until they fill a batch or its time has come."""
         self.batcher.extend(deliveries, now)
 
-    def took(self, take: Take, count: int, now: float) -> None:
+    def took(self, take: Take, count: int) -> None:
         """Learn from what a take brought: fewer than asked for means that there are no more now."""
         if take.suspicion == FRESH:
             self.hungry = count == take.limit
         elif count < take.limit:
             self.waiting.pop(take.suspicion, None)
-        if count == 0 and self.settings.max_concurrency is not None:
-            self.not_before = now + _BUSY_PAUSE
-            self.hungry = True
 
     def busy(self, now: float) -> None:
         """The queue is at its max_concurrency: try again a little later."""
         self.not_before = now + _BUSY_PAUSE
+        self.hungry = True
 
     def wants(self, now: float, *, lane_free: bool) -> bool:
         """Whether ``ready`` or ``take`` would have something to do now."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from .batch import Batch, Report
 from .child import run_batch, wire
 from .children import Children
 from .jobs import Jobs
+from .lines import Line
 from .requests import BatchRequest
 
 logger = logging.getLogger("cfqueue.consumer")
@@ -51,22 +54,27 @@ class PoolBridge:
         task_of: Callable[[str], Any],
         on_end: Callable[[Ended], None],
         on_child: Callable[[], None],
-        default_time_limit: float | None,
+        autoscaled: bool = False,
     ) -> None:
         self._key = key
         self._hostname = hostname
         self._task_of = task_of
         self._on_end = on_end
         self._on_child = on_child
-        self._default_time_limit = default_time_limit
         self._pool: Any = None
         self._hub: Any = None
         self._outbox: deque[Batch] = deque()
+        self._thread: threading.Thread | None = None
+        self._news: SimpleQueue[bool] = SimpleQueue()
         self._pipe: tuple[int, int] | None = None
         #: Given to the pool and not ended, by batch; of those, accepted by a child.
         self.running: dict[int, Batch] = {}
         self._requests: dict[int, BatchRequest] = {}
         self.children = Children()
+        #: Whether Celery's autoscaler sizes the pool.
+        self.autoscaled = autoscaled
+        self._wanting: BatchRequest | None = None
+        self._wanting_line: Line | None = None
         self._reap_wanted = False
         self._jobs = Jobs()
         self.closing = False
@@ -107,9 +115,47 @@ class PoolBridge:
         self.running[id(batch)] = batch
         self._outbox.append(batch)
         if self._hub is None:
-            self._hand_over()
+            self._hand_over_by_thread()
         else:
             self._wake_hub()
+
+    def _hand_over_by_thread(self) -> None:
+        """Without Celery's event loop: a solo pool runs the batch right where it is handed over, and that
+        must not be the I/O loop, which has to go on settling and to see the shutdown.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._hand_over_forever, name="cfqueue-pool", daemon=True)
+            self._thread.start()
+        self._news.put(True)
+
+    def _hand_over_forever(self) -> None:
+        while self._news.get():
+            self._hand_over()
+
+    def join(self) -> None:
+        """Warm shutdown: wait for what a solo pool without an event loop is running."""
+        if self._thread is not None:
+            self._news.put(False)
+            self._thread.join()
+
+    def ask_for_more(self, line: Line | None) -> None:
+        """Let the autoscaler see that a queue has messages and no slot, or (None) that none has. It counts
+        reserved requests, and there are never more of ours than slots. From the I/O loop.
+        """
+        if self._hub is not None and line is not self._wanting_line:
+            self._wanting_line = line
+            self._wake_hub()
+
+    def _show_wanting(self) -> None:
+        """On Celery's thread: one reserved request stands for what waits for a slot."""
+        line = self._wanting_line
+        if self._wanting is not None:
+            self._wanting.ready()
+            self._wanting = None
+        if line is not None:
+            batch = Batch("waiting for a slot", line.settings, [])
+            self._wanting = BatchRequest(batch, self._task_of(line.name), self._hostname)
+            self._wanting.reserved()
 
     def reap(self) -> None:
         """A pool child has died: let the pool look now instead of at its next interval. From the I/O loop."""
@@ -131,6 +177,8 @@ class PoolBridge:
         if self._reap_wanted:
             self._reap_wanted = False
             self._pool._pool.maintain_pool()
+        if self.autoscaled:
+            self._show_wanting()
         while self._outbox:
             batch = self._outbox.popleft()
             try:
@@ -153,7 +201,7 @@ class PoolBridge:
             accept_callback=lambda pid, time: self._accepted(request, pid, time),
             timeout_callback=lambda soft, timeout: self._timed_out(batch, soft, timeout),
             soft_timeout=settings.soft_time_limit,
-            timeout=settings.time_limit or self._default_time_limit,
+            timeout=settings.time_limit,
             correlation_id=batch.id,
             lost_worker_timeout=_LOST_AFTER,
         )

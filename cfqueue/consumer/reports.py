@@ -10,7 +10,7 @@ from cfqueue.messages.crash import CrashRetry, child_died
 from cfqueue.messages.outcome import ErrorInfo, Outcome, Retry
 from cfqueue.messages.settle import buried
 
-from .batch import Batch, Report
+from .batch import Batch, Report, memory_key
 from .isolation import Isolation
 from .lines import Line
 from .pool import Ended
@@ -92,7 +92,7 @@ class Reports:
                 len(batch.deliveries),
             )
             for delivery in batch.deliveries:
-                self._memory.forget(delivery.id, delivery.attempts)
+                self._memory.forget(memory_key(delivery), delivery.attempts)
             self._isolation.add(line, batch)
             return
         error = ErrorInfo("cfqueue.Crashed", f"The pool process died while this message ran alone: {detail}")

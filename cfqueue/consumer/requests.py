@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -67,7 +68,9 @@ class BatchRequest:
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Cold shutdown: kill the process; the messages are given back uncharged."""
         del emit_retry
-        self.terminate(pool, signal)
+        # Only prefork can kill; elsewhere the worker's own end ends the handler.
+        with contextlib.suppress(NotImplementedError):
+            self.terminate(pool, signal)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """What ``celery inspect active`` and ``reserved`` print."""

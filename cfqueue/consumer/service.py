@@ -39,7 +39,7 @@ class Service:
         broker: Broker,
         serving: Mapping[str, Runner],
         dead_letter_delay: Callable[[str], int],
-        default_time_limit: float | None,
+        autoscaled: bool = False,
     ) -> None:
         self._app = app
         self._settings = [runner.settings for runner in serving.values()]
@@ -54,7 +54,7 @@ class Service:
             task_of=lambda queue: serving[queue].task,
             on_end=self._ended,
             on_child=self._wake,
-            default_time_limit=default_time_limit,
+            autoscaled=autoscaled,
         )
         self._results = ResultWriter(app)
         self._dispatcher = Dispatcher(
@@ -92,6 +92,8 @@ class Service:
             return
         done = threading.Event()
         self._loop.call(self._dispatcher.stop_taking)
+        if not _is_cold():
+            self._bridge.join()
         self._loop.call(self._dispatcher.abandon)
         self._dispatcher.when_settled(done.set)
         self._loop.wake()
@@ -138,3 +140,8 @@ class Service:
             "cfqueue: this pool cannot kill a handler that hangs, only prefork can: time limits have no effect "
             "here, and a handler that ends its process ends the whole worker."
         )
+
+
+def _is_cold() -> bool:
+    """Whether the worker was told to end at once; Celery keeps the exit status there, which may be 0."""
+    return state.should_terminate is not None and state.should_terminate is not False

@@ -22,7 +22,7 @@ from cfqueue.errors import BrokerError
 from cfqueue.messages import Delivery, OutcomeMemory
 from cfqueue.messages.outcome import ACK, Ack, DeadLetter, Drop, Outcome, Retry
 
-from .batch import Batch
+from .batch import Batch, memory_key
 from .lines import Line
 
 logger = logging.getLogger("cfqueue.consumer")
@@ -123,11 +123,11 @@ class Settlement:
         self._pause = self._not_before = 0.0
         for back in returned:
             for delivery in back.deliveries:
-                self._memory.forget(delivery.id, delivery.attempts)
+                self._memory.forget(memory_key(delivery), delivery.attempts)
         late = {id(decided): fenced for decided, fenced in results if decided is not None and fenced}
         for decided in settled:
             for delivery, _ in decided.items:
-                self._memory.forget(delivery.id, delivery.attempts)
+                self._memory.forget(memory_key(delivery), delivery.attempts)
             if (fenced := late.get(id(decided))) is not None:
                 self._remember(decided, fenced)
             self._announce(decided)
@@ -150,7 +150,7 @@ class Settlement:
         lost = {id(delivery) for delivery in fenced} if isinstance(fenced, list) else set()
         for delivery, outcome in decided.items:
             if id(delivery) in lost:
-                self._memory.remember(delivery.id, delivery.attempts, outcome, clock.monotonic())
+                self._memory.remember(memory_key(delivery), delivery.attempts, outcome, clock.monotonic())
         before = len(decided.items)
         # What changed nothing is not announced either: no result, no signal, no line about a dead letter.
         decided.items = [item for item in decided.items if id(item[0]) not in lost]

@@ -95,6 +95,14 @@ def split_queues(worker: Any, ours: Callable[[], Iterable[str]]) -> None:
         worker.cfqueue_queues = [name for name in selected if name not in excluded]
         theirs = [name for name in included if name not in names]
         result = original(theirs, [name for name in excluded if name not in names])
+        declared = [name for name in worker.app.amqp.queues.consume_from if name in names]
+        if declared:
+            logger.warning(
+                "cfqueue: %s stands in task_queues, too; cfqueue consumes it and Celery's own consumer is kept "
+                "off it. Take it out of task_queues.",
+                ", ".join(sorted(declared)),
+            )
+            worker.app.amqp.queues.deselect(declared)
         if included and not theirs:
             # Only our queues were asked for: Celery itself consumes from none.
             worker.app.amqp.queues._consume_from = {}

@@ -137,7 +137,12 @@ class QueueTask(Task):  # type: ignore[misc] # celery ships no types
         while True:
             attempt += 1
             message = Message(task_id, moment(clock.now_ms()), body, attempt, "json", settings.queue)
-            batch = MessageBatch(settings.queue, [message], metrics=lambda: runner.metrics(settings.queue))
+            batch = MessageBatch(
+                settings.queue,
+                [message],
+                metrics=lambda: runner.metrics(settings.queue),
+                limits=runner.limits,
+            )
             error: Exception | None = None
             try:
                 invoke(runner.handler, runner.arguments, batch, runner.env(), Context())

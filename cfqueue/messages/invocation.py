@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import inspect
 import os
 import threading
@@ -69,6 +70,11 @@ def count_arguments(handler: Handler, name: str) -> int:
         signature = inspect.signature(handler)
     except (TypeError, ValueError) as exc:
         raise HandlerSignatureError(f"The handler of queue {name!r} is not callable: {handler!r}.") from exc
+    if _yields(handler):
+        raise HandlerSignatureError(
+            f"The handler of queue {name!r} is a generator (it contains `yield`): calling it would run none of "
+            "it, and every message would count as done. Write an ordinary or an async function."
+        )
     for count in range(_MOST_ARGUMENTS, 0, -1):
         try:
             signature.bind(*range(count))
@@ -97,11 +103,24 @@ def invoke(handler: Handler, arguments: int, batch: MessageBatch, env: Any, ctx:
             with suppress(Exception, asyncio.CancelledError):
                 _run(_wait(context))
         raise
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError(
+            "The handler returned a generator, so nothing of it has run. Return nothing, or an awaitable."
+        )
     if inspect.isawaitable(result):
         return _run(_finish(result, context))
     if isinstance(context, Context) and context._waiting:
         _run(_wait(context))
     return result
+
+
+def _yields(handler: Handler) -> bool:
+    function = inspect.unwrap(handler)
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = getattr(function, "__call__", function)  # noqa: B004 - an object with __call__
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 async def _finish(result: Awaitable[Any], context: Any) -> Any:
@@ -133,18 +152,41 @@ def _run(coroutine: Any) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _runner().run(coroutine)
+        return _run_on_own_loop(coroutine)
     # Called from inside a running loop (a test): a loop cannot be re-entered, so use another thread.
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _runner() -> asyncio.Runner:
+def _run_on_own_loop(coroutine: Any) -> Any:
+    """Run to the end, or, interrupted from outside (a soft time limit is raised into the running loop), end
+    the coroutine with it: left on a loop that is kept it would go on inside later batches.
+    """
+    kept = _kept()
+    ended = False
+
+    async def to_the_end() -> Any:
+        nonlocal ended
+        try:
+            return await coroutine
+        finally:
+            ended = True
+
+    try:
+        return kept.runner.run(to_the_end())
+    except BaseException:
+        if not ended:
+            _local.kept = None
+            kept.runner.close()  # cancels what still runs, and waits for it
+        raise
+
+
+def _kept() -> _Kept:
     """This thread's event loop; it is closed when the thread ends."""
     kept: _Kept | None = getattr(_local, "kept", None)
     if kept is None or kept.pid != os.getpid():
         kept = _local.kept = _Kept()
-    return kept.runner
+    return kept
 
 
 class _Kept:
