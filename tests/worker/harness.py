@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cfqueue
 import psutil
 from celery import Celery
+
+import cfqueue
 from cfqueue import CFQueue
 from cfqueue.transport.store import Store
 
@@ -210,7 +211,14 @@ class Worker:
         self.log_path = project.folder / f"{self.name}.log"
         self._expect = expect
         command = [sys.executable, "-m", "celery", "-A", module, "worker"]
-        command += ["--pool", pool, "-c", str(1 if pool == "solo" else concurrency), "-n", f"{self.name}@test"]
+        command += [
+            "--pool",
+            pool,
+            "-c",
+            str(1 if pool == "solo" else concurrency),
+            "-n",
+            f"{self.name}@test",
+        ]
         command += ["--loglevel", "INFO", "--without-gossip", "--without-mingle"]
         command += ["-Q", queues] if queues is not None else []
         command += ["-X", exclude] if exclude is not None else []

@@ -82,11 +82,15 @@ def test_a_message_that_kills_its_child_takes_no_neighbour_with_it(project: Proj
         assert [len(r["run"]["messages"]) for r in project.runs(neighbour)] == [4, 1]
     together, alone = project.runs(a)
     assert alone["run"]["at"] - together["run"]["at"] < 5, "they run again at once"
-    assert [r["run"]["pid"] for r in project.runs(innocent, "end")] == [bystander], "other batches are untouched"
+    assert [r["run"]["pid"] for r in project.runs(innocent, "end")] == [bystander], (
+        "other batches are untouched"
+    )
     assert f"message {poison} of queue jobs" in worker.log()
 
 
-def test_a_message_that_died_alone_waits_a_second_and_goes_on_uncharged_once_it_returns(project: Project) -> None:
+def test_a_message_that_died_alone_waits_a_second_and_goes_on_uncharged_once_it_returns(
+    project: Project,
+) -> None:
     with project.worker(concurrency=1):
         [message] = project.send("jobs", do("first:kill"))
         project.drained("jobs")
@@ -155,7 +159,9 @@ def test_a_killed_worker_gives_its_messages_back_within_a_second(project: Projec
         assert runs[1]["run"]["at"] - died < 5
 
 
-def test_messages_of_a_dead_worker_come_back_with_more_suspicion_the_merely_held_ones_clean(project: Project) -> None:
+def test_messages_of_a_dead_worker_come_back_with_more_suspicion_the_merely_held_ones_clean(
+    project: Project,
+) -> None:
     with project.worker(concurrency=1, name="first") as first:
         running = project.send("jobs", *(do(("gate", "never")) for _ in range(4)))
         eventually(lambda: project.runs(running[0]))
@@ -195,9 +201,12 @@ def test_a_message_that_kills_its_worker_every_time_ends_as_crashed(project: Pro
     deaths = 0
     while not letters(project, "killer-dlq").get(poison):
         assert deaths <= 4, project.attempts(poison)
-        with project.worker("threads", concurrency=2, queues="killer", name=f"w{deaths}") as worker:
+        worker = project.worker("threads", concurrency=2, queues="killer", name=f"w{deaths}").start()
+        try:
             eventually(lambda w=worker: not w.alive or letters(project, "killer-dlq").get(poison))
             deaths += not worker.alive
+        finally:
+            worker.end()
     with project.worker("threads", queues="killer", name="last"):
         project.drained("killer")
     letter = letters(project, "killer-dlq")[poison]
@@ -213,7 +222,9 @@ def test_a_stopped_workers_late_result_changes_nothing(project: Project) -> None
     environment = {"CFQUEUE_STALLED_OWNER_SECONDS": str(STALL)}
     with (
         project.worker("threads", concurrency=1, name="first", environment=environment) as first,
-        project.worker("threads", concurrency=1, name="second", queues="others", environment=environment) as second,
+        project.worker(
+            "threads", concurrency=1, name="second", queues="others", environment=environment
+        ) as second,
     ):
         ids = project.send("jobs", *(do(("gate", "go"), "first:raise") for _ in range(4)))
         eventually(lambda: project.runs(ids[0]))

@@ -173,3 +173,19 @@ def test_stopping_twice_is_a_cold_shutdown_that_loses_nothing(project: Project) 
         worker.wait()
     found = suspicion(project, "jobs")
     assert [attempts for _, attempts in found.values()] == [1], worker.log()
+
+
+def test_without_faults_every_message_runs_once_on_any_mix_of_workers(project: Project) -> None:
+    with project.worker(concurrency=2), project.worker("threads", concurrency=2), project.worker("solo"):
+        sent = [i for n in range(10) for i in project.send("jobs", *(do(n=n) for _ in range(100)))]
+        project.drained("jobs", "jobs-dlq")
+    seen = [m["id"] for r in project.records("end", queue="jobs") for m in r["messages"]]
+    assert sorted(seen) == sorted(sent)
+
+
+def test_slots_follow_the_autoscaler(project: Project) -> None:
+    with project.worker(concurrency=2, arguments=["--autoscale", "2,1"]) as worker:
+        project.send("jobs", *(do(("sleep", 0.01)) for _ in range(100)))
+        project.drained("jobs")
+        assert worker.stop() == 0
+    assert sum(len(r["messages"]) for r in project.records("end", queue="jobs")) == 100

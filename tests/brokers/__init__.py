@@ -1,0 +1,1 @@
+"""The conformance suite of brokers: a driver is done when it passes."""
