@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cfqueue.brokers import SQLITE_URL, open_broker
-from cfqueue.config import MOST_DELAY_SECONDS, Config, binding_of, consumer_settings, load
+from cfqueue.config import (
+    MOST_DELAY_SECONDS,
+    Config,
+    ConfigurationWarning,
+    binding_of,
+    consumer_settings,
+    load,
+)
 from cfqueue.env import Env
 from cfqueue.errors import ConfigurationError, QueueConsumerConflict
 from cfqueue.handler import Handler, Keywords, SharedHandler, keywords_of
@@ -201,6 +209,8 @@ class CFQueue:
             QueueConsumerConflict: the queue has a handler already.
 
         """
+        if callable(name):
+            raise ConfigurationError('@cf.queue takes the name of the queue: write @cf.queue("name").')
         check_queue_name(name)
         keywords = keywords_of(settings)
 
@@ -328,12 +338,11 @@ class CFQueue:
     def _create_app(self) -> None:
         from celery import Celery
 
-        config = load(self._source, keywords=self._keywords)
-        url = config.broker_url
-        if url is None:
-            folder = Path(config.home).expanduser().absolute() if config.home else home()
-            folder.mkdir(parents=True, exist_ok=True)
-            url = f"{SQLITE_URL}/{quote(str(folder / 'queues.db'))}"
+        with warnings.catch_warnings():
+            # It is read again with the application's own settings; its warnings come then.
+            warnings.simplefilter("ignore", ConfigurationWarning)
+            config = load(self._source, keywords=self._keywords)
+        url = config.broker_url or f"{SQLITE_URL}/{quote(str(_data_folder(config) / 'queues.db'))}"
         app = Celery(config.name or "cfqueue", broker=url)
         app.conf.broker_connection_retry_on_startup = True
         self._created = True
@@ -357,7 +366,22 @@ class CFQueue:
         return sorted({*config.producers, *config.vars, *named})
 
     def __repr__(self) -> str:
-        return f"<CFQueue of {self._celery_app!r}, {len(self.consumers)} handlers>"
+        return f"<CFQueue of {self._celery_app!r}, handlers: {', '.join(self.consumers) or 'none'}>"
+
+
+def _data_folder(config: Config) -> Path:
+    """The folder of the embedded default, made if it is not there. Raises ConfigurationError."""
+    folder: Path | None = None
+    try:
+        folder = Path(config.home).expanduser().absolute() if config.home else home()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise ConfigurationError(
+            f"The folder for cfqueue's data{'' if folder is None else f' ({folder})'} cannot be used: {error}. "
+            "Set CFQUEUE_HOME to a folder that this user may write, or name a broker "
+            "(CFQUEUE_BROKER_URL=cfqueue+sqlite:////absolute/path.db)."
+        ) from error
+    return folder
 
 
 def shared_queue(name: str, **settings: Any) -> Callable[[Callable[..., Any]], SharedHandler]:

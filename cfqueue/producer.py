@@ -42,6 +42,8 @@ _MESSAGE_KEYS = {
 
 #: What ``options`` of a call may hold; priority and expiry are keywords of ours.
 _CALL_OPTIONS = ("content_type", "delay_seconds")
+#: What a call takes besides, for its error texts.
+_KEYWORDS = {"send()": ("priority", "expires", "timeout"), "send_batch()": ("timeout",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class SendResult:
         return self
 
     def __repr__(self) -> str:
-        return f"<SendResult of {len(self.ids)} messages, first {self.ids[0]}>"
+        return f"<SendResult {', '.join(self.ids[:3])}{', …' if len(self.ids) > 3 else ''}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +394,9 @@ def _options(call: str, given: Mapping[str, Any], allowed: tuple[str, ...] = _CA
     for key, value in given.items():
         name = _MESSAGE_KEYS.get(key)
         if name not in allowed:
-            raise InvalidMessage(f"{call} has no option {key!r}; it takes {', '.join(allowed)}.")
+            raise InvalidMessage(
+                f"{call} has no option {key!r}; it takes {', '.join(dict.fromkeys((*allowed, *_KEYWORDS[call])))}."
+            )
         if value is not None or name == "body":
             found[name] = value
     return found

@@ -20,7 +20,11 @@ def open_broker(url: str) -> Broker:
         from cfqueue.brokers.sql import SQLBroker
 
         return SQLBroker.at(url)
-    scheme = url.partition("://")[0]
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        raise ConfigurationError(
+            f"{url} is a database's URL. For the embedded broker write cfqueue+sqlite://{rest}."
+        )
     raise ConfigurationError(
         f"cfqueue has no driver for {scheme}:// brokers yet. Point cfqueue (not Celery) at an embedded file: "
         "set cfqueue_broker_url in app.conf, or CFQUEUE_BROKER_URL, to 'cfqueue+sqlite:////absolute/path.db'. "

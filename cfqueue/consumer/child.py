@@ -231,7 +231,7 @@ class _Run:
                 error.reason if isinstance(error.reason, BaseException) else error
             ), "REJECTED"
         logger.error(
-            "cfqueue: the handler of queue %s failed on batch %s (%d messages): %r",
+            "cfqueue: the handler of queue %s failed on batch %s of %d: %r",
             self.queue,
             self.batch_id,
             len(batch),

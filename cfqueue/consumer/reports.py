@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cfqueue.messages import Delivery, OutcomeMemory
 from cfqueue.messages.crash import CrashRetry, child_died
@@ -56,6 +56,7 @@ class Reports:
                 len(ended.batch.everything),
             )
             hold = 0.0 if ended.lost == "refused" else _REFUSED
+            self._run_no_longer(ended.batch.deliveries)
             self._settlement.give_back(ended.batch.everything, hold)
 
     def _settle(self, line: Line, batch: Batch, report: Report) -> None:
@@ -66,7 +67,12 @@ class Reports:
             deliveries, outcomes = [deliveries[i] for i in kept], [outcomes[i] for i in kept]
         self._settlement.decide(line, deliveries, outcomes, batch_id=batch.id, runtime=report.runtime)
 
+    def _run_no_longer(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._memory.forget(memory_key(delivery), delivery.attempts)
+
     def _leave(self, batch: Batch, deliveries: list[Delivery]) -> None:
+        self._run_no_longer(deliveries)
         self._settlement.give_back(deliveries, _LEFT_ALONE)
         logger.error(
             "cfqueue: %d messages of queue %s are of a later cfqueue format and are left for a newer worker; "
@@ -91,8 +97,7 @@ class Reports:
                 detail,
                 len(batch.deliveries),
             )
-            for delivery in batch.deliveries:
-                self._memory.forget(memory_key(delivery), delivery.attempts)
+            self._run_no_longer(batch.deliveries)
             self._isolation.add(line, batch)
             return
         error = ErrorInfo("cfqueue.Crashed", f"The pool process died while this message ran alone: {detail}")

@@ -86,7 +86,9 @@ class Settlement:
         self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}))
 
     def give_back(self, deliveries: Sequence[Delivery], hold: float = 0.0) -> None:
-        """Return messages uncharged; ``hold`` seconds pass before they are due again."""
+        """Return messages uncharged; ``hold`` seconds pass before they are due again. The memory keeps what it
+        knows of them: one may be given back because an earlier delivery of it still runs here.
+        """
         if deliveries:
             self._returned.append(GiveBack(list(deliveries), hold))
 
@@ -116,14 +118,11 @@ class Settlement:
 
     def done(self, results: Sequence[tuple[Decided | None, object]]) -> None:
         """The broker carried out ``moves()``; forget them and tell observers."""
-        settled, returned = self._decided, self._returned
+        settled = self._decided
         self._decided, self._returned = [], []
         if self._pause:
             logger.warning("cfqueue: the broker takes outcomes again")
         self._pause = self._not_before = 0.0
-        for back in returned:
-            for delivery in back.deliveries:
-                self._memory.forget(memory_key(delivery), delivery.attempts)
         late = {id(decided): fenced for decided, fenced in results if decided is not None and fenced}
         for decided in settled:
             for delivery, _ in decided.items:

@@ -7,6 +7,7 @@ calls that late). Celery's reconnects stop and start its consumer, not ours.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -94,14 +95,23 @@ def split_queues(worker: Any, ours: Callable[[], Iterable[str]]) -> None:
         selected = [name for name in included if name in names] if included else sorted(names)
         worker.cfqueue_queues = [name for name in selected if name not in excluded]
         theirs = [name for name in included if name not in names]
+        _say_what_looks_wrong(worker.app, names, theirs)
         result = original(theirs, [name for name in excluded if name not in names])
         declared = [name for name in worker.app.amqp.queues.consume_from if name in names]
-        if declared:
+        default = worker.app.conf.task_default_queue
+        if default in declared:
+            logger.warning(
+                "cfqueue: the handler of queue %r has taken the place of Celery's default queue: this worker runs "
+                "none of the tasks sent there. Give the queue another name.",
+                default,
+            )
+        elif declared:
             logger.warning(
                 "cfqueue: %s stands in task_queues, too; cfqueue consumes it and Celery's own consumer is kept "
                 "off it. Take it out of task_queues.",
                 ", ".join(sorted(declared)),
             )
+        if declared:
             worker.app.amqp.queues.deselect(declared)
         if included and not theirs:
             # Only our queues were asked for: Celery itself consumes from none.
@@ -109,3 +119,16 @@ def split_queues(worker: Any, ours: Callable[[], Iterable[str]]) -> None:
         return result
 
     worker.setup_queues = setup_queues
+
+
+def _say_what_looks_wrong(app: Any, ours: set[str], theirs: Iterable[str]) -> None:
+    """No handler at all, or a name in ``-Q`` that is nearly one of ours: Celery would wait there for ever."""
+    if not ours:
+        logger.warning(
+            "cfqueue: this application has a CFQueue and no handler, so there is nothing to consume. Is the module "
+            "with @cf.queue imported (include=[...], autodiscover_tasks)?"
+        )
+    for name in theirs:
+        near = difflib.get_close_matches(name, ours, n=1)
+        if near and name not in app.amqp.queues:
+            logger.warning("cfqueue: -Q names %r, which has no handler. Did you mean %r?", name, near[0])

@@ -153,6 +153,11 @@ class QueueTask(Task):  # type: ignore[misc] # celery ships no types
                 return outcome, error
 
     def _body(self, args: Sequence[Any] | None, kwargs: dict[str, Any] | None) -> Any:
+        if args is not None and not isinstance(args, list | tuple):
+            raise BadArguments(
+                f"{self.name}.apply_async() takes its arguments as a list or tuple, not as {args!r:.80}: write "
+                "apply_async([body])."
+            )
         if kwargs or args is None or len(args) != 1:
             raise BadArguments(
                 f"{self.name} takes exactly one positional argument, the message's body; it was given "
