@@ -34,7 +34,7 @@ from cfqueue.producer import Queue, QueueMetrics
 if TYPE_CHECKING:
     from celery import Celery
 
-    from cfqueue.brokers import Broker
+    from cfqueue.brokers.base import Broker
     from cfqueue.consumer.child import Runner
     from cfqueue.consumer.service import Service
 
@@ -181,7 +181,8 @@ class CFQueue:
         if self.config.broker_url:
             return self.config.broker_url
         conf = self.app.conf
-        return str(conf.broker_write_url or conf.broker_url or "amqp://")
+        # Several URLs are alternatives for Celery, divided by semicolons; a queue is in one place.
+        return str(conf.broker_write_url or conf.broker_url or "amqp://").partition(";")[0]
 
     @property
     def broker(self) -> Broker:
@@ -278,7 +279,7 @@ class CFQueue:
             broker=self.broker,
             serving={name: self._runner_for(worker, name) for name in names},
             dead_letter_delay=self.config.delivery_delay,
-            autoscaled=getattr(worker, "autoscaler", None) is not None,
+            autoscaler=getattr(worker, "autoscaler", None),
         )
 
     def _runner_for(self, worker: Any, name: str) -> Runner:
@@ -460,4 +461,4 @@ def _on_worker_init(instance: Any = None, **_: Any) -> None:
     if cf is not None:
         from cfqueue.consumer.step import split_queues
 
-        split_queues(instance, lambda: cf.consumers)
+        split_queues(instance, lambda: cf.consumers, cf.queue_names)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cfqueue.messages import TASK_PREFIX, ConsumerSettings
-from cfqueue.messages.invocation import Context
+from cfqueue.messages.context import Context
 from cfqueue.producer import Queue, SendResult
 
 if TYPE_CHECKING:

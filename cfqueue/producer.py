@@ -9,10 +9,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cfqueue import clock
-from cfqueue.brokers.base import Backlog, Broker
 from cfqueue.errors import BatchTooLarge, InvalidExpiry, InvalidMessage, MessageRejected
 from cfqueue.limits import CLOUDFLARE, DEFAULT_PRIORITY, Limits
 from cfqueue.messages import (
@@ -21,11 +20,15 @@ from cfqueue.messages import (
     OutgoingMessage,
     build_message,
     check_delay,
+    check_headers,
     check_priority,
     check_queue_name,
     read_message,
 )
 from cfqueue.messages.message import moment
+
+if TYPE_CHECKING:
+    from cfqueue.brokers.base import Backlog, Broker
 
 #: The last moment that a ``datetime`` can say: the end of the year 9999.
 LATEST_MS = 253_402_300_799_999
@@ -287,6 +290,8 @@ class Queue:
     ) -> OutgoingMessage:
         limits = limits or self._limits()
         now_ms = clock.now_ms() if now_ms is None else now_ms
+        if headers:
+            check_headers(headers)
         delay = check_delay(delay_seconds, what="delay_seconds", limits=limits)
         if delay is None:
             delay = self._delivery_delay() if call_delay is None else call_delay
@@ -398,6 +403,8 @@ def _options(call: str, given: Mapping[str, Any], allowed: tuple[str, ...] = _CA
                 f"{call} has no option {key!r}; it takes {', '.join(dict.fromkeys((*allowed, *_KEYWORDS[call])))}."
             )
         if value is not None or name == "body":
+            if name in found:
+                raise InvalidMessage(f"{call} was given {name} twice, the second time as {key!r}.")
             found[name] = value
     return found
 
@@ -410,7 +417,10 @@ def _check_iterable(messages: object) -> None:
 
 
 def _expiry(expires: float | timedelta | datetime, now_ms: int) -> int:
-    """Milliseconds since the epoch; raises InvalidExpiry for anything that is not a time to come."""
+    """Milliseconds since the epoch. A date that has passed is taken: the message is dead-lettered as expired.
+
+    Raises InvalidExpiry for anything that is no time.
+    """
     if isinstance(expires, datetime):
         if expires.tzinfo is None:
             raise InvalidExpiry(

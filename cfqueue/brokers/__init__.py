@@ -5,10 +5,17 @@ A driver is done when the conformance suite in ``tests/brokers`` passes for it.
 
 from __future__ import annotations
 
-from cfqueue.brokers.base import SQLITE_URL, Broker
+from typing import TYPE_CHECKING
+
 from cfqueue.errors import ConfigurationError
 
-__all__ = ["SQLITE_URL", "Broker", "open_broker"]
+if TYPE_CHECKING:
+    from cfqueue.brokers.base import Broker
+
+#: What our own URLs begin with: ``cfqueue+sqlite:////abs/path.db``.
+SQLITE_URL = "cfqueue+sqlite://"
+
+__all__ = ["SQLITE_URL", "open_broker"]
 
 
 def open_broker(url: str) -> Broker:

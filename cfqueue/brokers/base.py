@@ -16,9 +16,6 @@ from typing import Protocol
 from cfqueue.messages import Delivery, OutgoingMessage
 from cfqueue.messages.outcome import Outcome
 
-#: What our own URLs begin with: ``cfqueue+sqlite:////abs/path.db``.
-SQLITE_URL = "cfqueue+sqlite://"
-
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -104,6 +101,8 @@ class Settle:
     dead_letter_delay: int = 0
     #: Seconds since the epoch: when the outcomes were decided.
     at: float = 0.0
+    #: Every outcome is an ack: by far the commonest batch.
+    all_acked: bool = False
     #: Attempts to charge beyond the handler's own: (message id) -> suspicion to carry on with.
     suspicion: dict[str, int] = field(default_factory=dict)
 

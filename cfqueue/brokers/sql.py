@@ -30,6 +30,13 @@ WHERE EXISTS (
 GROUP BY q.value, level.suspicion
 """
 
+#: Batches of a queue in flight in all workers: what ``max_concurrency`` limits.
+_RUNNING = "SELECT count(DISTINCT batch) FROM cfqueue_messages WHERE queue = :queue AND batch IS NOT NULL"
+
+#: Seconds that a turn waits for the write lock. It is tried again for ever; but a worker that is told to stop
+#: must not sit in one long wait.
+_PATIENCE = 5.0
+
 _DUMP = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -112,7 +119,7 @@ class SQLIntake:
             start = len(asked)
             asked.extend(self._operations(move))
             spans.append((start, len(asked)))
-        answers = self._store.submit(asked)
+        answers = self._store.submit(asked, timeout=_PATIENCE)
         return [self._answer(move, answers[a:b]) for move, (a, b) in zip(moves, spans, strict=True)]
 
     def _anything(self, moves: Sequence[Move]) -> bool:
@@ -121,7 +128,8 @@ class SQLIntake:
 
     def _answer(self, move: Move, answers: list[Any]) -> object:
         if type(move) is Take and not answers[0] and move.max_concurrency is not None:
-            return Taken([], False, busy=self._store.is_waiting(move.queue, clock.now_ms()))
+            running = int(self._store.read_one(_RUNNING, {"queue": move.queue})[0])
+            return Taken([], False, busy=running >= move.max_concurrency)
         return _answer(move, answers)
 
     def suspects(self, queues: Iterable[str]) -> dict[str, dict[int, int]]:
@@ -177,6 +185,8 @@ class SQLIntake:
 
 def _settle(move: Settle) -> list[ops.Op]:
     """Up to three operations; most batches need one."""
+    if move.all_acked:
+        return [ops.Ack([delivery.tag for delivery, _ in move.items])]
     at_ms = round(move.at * 1000)
     acked: list[ops.Lease] = []
     retried: list[tuple[int, int, int, int, int, int | None]] = []

@@ -34,6 +34,12 @@ class Application:
     spec: str
     celery: Celery
     cf: CFQueue | None
+    #: False where no program was named: then only configuration and broker are known, and no handlers.
+    program: bool = True
+
+
+class NoSuchModule(Failure):
+    """The module that was named on the command line is not there."""
 
 
 def app_option(command: T) -> T:
@@ -51,8 +57,10 @@ def app_option(command: T) -> T:
 
 def chosen(spec: str | None) -> str:
     """Return the application to use: as named, else the current folder's app.py. UsageError without both."""
-    if spec or Path(USUAL_FILE).is_file():
-        return spec or Path(USUAL_FILE).stem
+    if spec is not None:
+        return _checked(spec)
+    if Path(USUAL_FILE).is_file():
+        return Path(USUAL_FILE).stem
     raise click.UsageError(
         f"Which application? Give --app module:cf, set CFQUEUE_APP, or run this where {USUAL_FILE} is."
     )
@@ -60,11 +68,26 @@ def chosen(spec: str | None) -> str:
 
 def chosen_or_default(spec: str | None) -> Application:
     """As ``chosen``; without both, the folder's wrangler file, CFQUEUE_BROKER_URL or the embedded default."""
-    if spec or Path(USUAL_FILE).is_file():
+    if spec is not None or Path(USUAL_FILE).is_file():
         return load(chosen(spec))
-    files = [name for name in WRANGLER_FILES if Path(name).is_file()]
-    cf = CFQueue(config=files[0] if files else None)
-    return Application(files[0] if files else "the embedded default", cf.app, cf)
+    file = next((name for name in WRANGLER_FILES if Path(name).is_file()), None)
+    cf = CFQueue(config=file)
+    given = "CFQUEUE_BROKER_URL" if os.environ.get("CFQUEUE_BROKER_URL") else "the embedded default"
+    return Application(file or given, cf.app, cf, program=False)
+
+
+def _checked(spec: str) -> str:
+    """Return ``module[:name]`` as it is. UsageError for nothing, and for a file where a module is meant."""
+    module, separator, name = spec.partition(":")
+    if not module.strip():
+        raise click.UsageError("--app is empty. Give the application: --app module:cf")
+    path = Path(module)
+    if path.suffix == ".py" or len(path.parts) > 1 or module.startswith("."):
+        inside = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        parts = [part.strip(".") for part in inside.with_suffix("").parts if part.strip("./")]
+        meant = ".".join(parts) + separator + name
+        raise click.UsageError(f"--app takes a module, not a file. Give {meant}, not {spec}")
+    return spec
 
 
 def load(spec: str) -> Application:
@@ -78,7 +101,7 @@ def load(spec: str) -> Application:
         return Application(spec, found.app, found)
     if isinstance(found, Celery):
         return Application(spec, found, attached(found, spec))
-    raise Failure(f"{spec} is a {type(found).__name__}, neither a CFQueue nor a Celery app.")
+    raise Failure(f"{spec} is of type {type(found).__name__}, neither a CFQueue nor a Celery app.")
 
 
 def _found(spec: str) -> object:
@@ -96,7 +119,7 @@ def _found(spec: str) -> object:
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             where = f"in {Path.cwd()} or on the Python path"
-            raise Failure(f"There is no module {error.name!r} {where}.") from None
+            raise NoSuchModule(f"There is no module {error.name!r} {where}.") from None
         raise Failure(_where(spec, error)) from None
     except AttributeError as error:
         if name and f"has no attribute {name!r}" in str(error):
@@ -107,14 +130,21 @@ def _found(spec: str) -> object:
 
 
 def _where(spec: str, error: BaseException) -> str:
-    """One line: what an import raised, and the file and line."""
+    """One line: what an import raised, and the file and line; those of the project where it has a part."""
+    text = str(error)
     if isinstance(error, SyntaxError):
-        place = f"{error.filename}:{error.lineno}"
+        place, text = f"{error.filename}:{error.lineno}", error.msg
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown place"
-    text = " ".join(str(error).split())
+        own = [frame for frame in frames if _is_of_project(Path(frame.filename))]
+        frame = next(reversed(own or frames), None)
+        place = f"{frame.filename}:{frame.lineno}" if frame else "unknown place"
+    text = " ".join(text.split())
     return f"{spec} cannot be imported: {type(error).__name__}: {text} ({os.path.relpath(place)})"
+
+
+def _is_of_project(file: Path) -> bool:
+    return file.is_relative_to(Path.cwd()) and "site-packages" not in file.parts
 
 
 def attached(celery: Celery, spec: str) -> CFQueue | None:

@@ -16,10 +16,11 @@ import click
 from cfqueue.cli.demo_account import Account, Expectation, Sending
 from cfqueue.cli.demo_files import DamagedCopy, ListedFile, damaged_copy, installed, within
 from cfqueue.cli.demo_progress import Display
+from cfqueue.cli.demo_report import calls as in_words
 from cfqueue.cli.demo_report import introduce, show, tell_what_next
 from cfqueue.cli.demo_results import Results
 from cfqueue.cli.output import Failure, Output, reporting
-from cfqueue.cli.places import fresh_folder
+from cfqueue.cli.places import fresh_folder, in_use, remove_older
 from cfqueue.cli.worker import WorkerProcess
 
 #: Messages in one ``send_batch`` and in one full batch: the most that Cloudflare allows.
@@ -64,13 +65,19 @@ def demo(output: Output, ends: bool, port: int, limit: int) -> None:
     with _ending_on_signals():
         try:
             _run(output, began=began, ends=ends, limit=limit)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             output.line("Interrupted; the worker was stopped.")
-            raise click.exceptions.Exit(130) from None
+            raise click.exceptions.Exit(_status(interrupt)) from None
 
 
 def _run(output: Output, *, began: float, ends: bool, limit: int) -> None:
     folder = fresh_folder("demo")
+    with in_use(folder):
+        remove_older(folder)
+        _run_in(folder, output, began=began, ends=ends, limit=limit)
+
+
+def _run_in(folder: Path, output: Output, *, began: float, ends: bool, limit: int) -> None:
     # The demo is the same whatever this shell is set up for.
     for name in [name for name in os.environ if name.startswith("CFQUEUE_")]:
         del os.environ[name]
@@ -121,7 +128,7 @@ def _send(
         display.sent(start + len(part))
     sending = Sending(len(files), calls, time.monotonic() - began, packages, of)
     if not output.live:
-        output.line(f"sent {len(files):,} messages in {calls} calls of send_batch, {sending.seconds:.2f} s")
+        output.line(f"sent {len(files):,} messages in {in_words(calls)}, {sending.seconds:.2f} s")
     return sending
 
 
@@ -216,23 +223,32 @@ def _waiting(queues: Sequence[Any]) -> int | None:
 
 
 def _stay(output: Output, worker: WorkerProcess, folder: Path) -> None:
-    tell_what_next(output, worker, folder)
+    tell_what_next(output, folder)
     try:
         while not worker.wait(1):
             pass
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         worker.stop()
         output.line(f"The worker was stopped. Everything stays in {folder}")
-        return
+        raise click.exceptions.Exit(_status(interrupt)) from None
     raise Failure(f"The worker ended with status {worker.status}. {_end_of_log(worker)}")
+
+
+class _Signalled(KeyboardInterrupt):
+    """Another signal than Ctrl-C's asks the demo to end."""
+
+
+def _status(interrupt: KeyboardInterrupt) -> int:
+    """The exit status as shells know it: 128 and the signal's number."""
+    return 128 + (int(interrupt.args[0]) if isinstance(interrupt, _Signalled) else signal.SIGINT)
 
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the demo as Ctrl-C does, so that its worker is stopped with it."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise _Signalled(number)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:

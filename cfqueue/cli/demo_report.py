@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cfqueue.cli.demo_account import Account
 from cfqueue.cli.demo_files import DamagedCopy, ListedFile
 from cfqueue.cli.output import Output
-from cfqueue.cli.worker import WorkerProcess
+from cfqueue.cli.places import KEPT, is_cleaned_up
+from cfqueue.cli.scripts import typed
 
 #: Dead letters that the table shows; all of them are in the results.
 SHOWN = 20
@@ -30,13 +29,16 @@ def introduce(
         f"has one byte changed, {damaged.removed.path} is removed, {damaged.late.path} appears late."
     )
     output.line(f"Everything lies in {folder}")
+    if is_cleaned_up(folder):
+        output.line(f"(the folders of the last {KEPT} demos are kept, older ones are removed)")
     output.line()
 
 
 def show(output: Output, account: Account) -> None:
     """Show the account: for people as tables, with ``--json`` as the document."""
     sending, figures = account.sending, account.figures
-    reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons().items())
+    counted = account.reasons()
+    reasons = " and ".join(f"{n} {why}" if len(counted) > 1 else f"all {why}" for why, n in counted.items())
     first = figures.deliveries - figures.retries
     checked = f", {account.speed:,.0f} messages/s checked in full batches" if account.speed else ""
     output.line()
@@ -44,12 +46,12 @@ def show(output: Output, account: Account) -> None:
         "What happened",
         ("", ""),
         [
-            ("sent", f"{sending.messages:,} messages in {sending.calls} calls of send_batch"),
+            ("sent", f"{sending.messages:,} messages in {calls(sending.calls)}"),
             ("batches", f"{figures.batches}, on average {figures.mean_batch_size:.1f} messages"),
             ("delivered", f"{first:,} first deliveries and {figures.retries} retries"),
             ("retried", f"{figures.retried_messages} messages; {len(account.recovered)} of them succeeded"),
             ("intact", f"{len(account.intact):,} files"),
-            ("dead-lettered", f"{len(account.dead_letters)} messages ({reasons})"),
+            ("dead-lettered", f"{len(account.dead_letters)} messages, {reasons}"),
             ("speed", f"{sending.rate:,.0f} messages/s sent{checked}"),
             ("took", f"{account.seconds:.1f} s, with the worker's start and the retries' delays"),
             ("results", str(account.folder / "results.db")),
@@ -88,21 +90,23 @@ def _findings(findings: Sequence[str]) -> str:
     return " → ".join(findings)
 
 
-def tell_what_next(output: Output, worker: WorkerProcess, folder: Path) -> None:
-    """Commands that work while the demo's worker runs."""
-    celery, cfqueue = _command("celery", "celery"), _command("cfqueue", "cfqueue.cli")
+def tell_what_next(output: Output, folder: Path) -> None:
+    """Commands that work while the demo's worker runs; long paths stand on lines of their own."""
+    celery, cfqueue = typed("celery", "celery"), typed("cfqueue", "cfqueue.cli")
     output.line()
-    output.line("The worker is still running. What to try next, in another terminal:", style="bold")
-    output.line(f"  tail -f {shlex.quote(str(worker.log))}")
+    output.line(
+        "The worker is still running. What to try next, in another terminal in this folder:", style="bold"
+    )
     output.line(f"  export CFQUEUE_DEMO_FOLDER={shlex.quote(str(folder))}")
-    output.line(f"  {cfqueue} queues list --app cfqueue.cli.demo_app")
+    output.line('  tail -f "$CFQUEUE_DEMO_FOLDER"/worker.log')
+    output.line(f"  {cfqueue} queues list -A cfqueue.cli.demo_app")
     output.line(f"  {celery} -A cfqueue.cli.demo_app inspect stats")
-    output.line("Or a project of your own:")
-    output.line(f"  {cfqueue} init hello && cd hello && {cfqueue} dev")
+    output.line("Or a project of your own, in a folder hello:")
+    output.line(f"  {cfqueue} init hello")
     output.line(f"The demo's whole program: {Path(__file__).with_name('demo_app.py')}")
     output.line("Ctrl-C stops the worker.")
 
 
-def _command(name: str, module: str) -> str:
-    """How to type a command here: by its name where the shell finds it, else through this Python."""
-    return name if shutil.which(name) else f"{sys.executable} -m {module}"
+def calls(count: int) -> str:
+    """How often ``send_batch`` was called, in words."""
+    return f"{count} call{'' if count == 1 else 's'} of send_batch"

@@ -18,6 +18,10 @@ from cfqueue.cli.watch import Watch
 from cfqueue.cli.worker import WorkerProcess
 
 POLL_SECONDS = 0.5
+#: The same while a worker starts, so that it is said when it is ready.
+START_POLL_SECONDS = 0.05
+#: How Celery, and our own module for it, end when the command line is wrong.
+USAGE_STATUS = 2
 #: Seconds a running batch has to end before a restart gives it back.
 RESTART_PATIENCE = 5.0
 
@@ -44,7 +48,9 @@ class Session:
         self._output = output
         self._spec = spec
         self._options = options
-        self._stops = 0
+        self._stops: list[int] = []
+        #: What is said once the worker is ready, and since when that is awaited.
+        self._restarting: tuple[str, float] | None = None
         self._worker = self._start()
 
     def _start(self) -> WorkerProcess:
@@ -56,7 +62,10 @@ class Session:
         )
 
     def run(self) -> None:
-        """Until Ctrl-C. The first one ends running batches, a second one gives them back."""
+        """Until Ctrl-C. The first one ends running batches, a second one gives them back.
+
+        Ends with 128 and the signal's number, and with 2 when the command line cannot work.
+        """
         watch = Watch(Path.cwd())
         self._say(
             "start", f"worker {self._worker.pid} runs {self._spec}, restarted when a source file changes"
@@ -69,40 +78,55 @@ class Session:
             finally:
                 self._worker.stop(warm_seconds=RESTART_PATIENCE)
         self._say("stop", "stopped")
+        raise click.exceptions.Exit(128 + self._stops[0])
 
     def _watch(self, watch: Watch) -> None:
-        told = False
+        told, first = False, True
         while True:
-            ended = self._worker.wait(POLL_SECONDS)
+            ended = self._worker.wait(START_POLL_SECONDS if self._restarting else POLL_SECONDS)
             if self._stops:
                 if ended:
                     return
                 continue
+            self._say_when_ready()
             if ended and not told:
-                status = self._worker.status
-                self._say("ended", f"the worker ended with status {status}; waiting for a change")
+                self._say_ended(first=first)
                 told = True
             elif ended:
                 time.sleep(POLL_SECONDS)
             changed = watch.changed()
             if changed:
                 self._restart(changed)
-                told = False
+                told = first = False
 
     def _restart(self, changed: list[str]) -> None:
         began = time.monotonic()
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        what = f"{changed[0]}{more} changed"
+        self._say("change", f"{what}: restarting the worker")
         self._worker.stop(warm_seconds=RESTART_PATIENCE)
         if self._stops:
             return
         self._worker = self._start()
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        self._say(
-            "restart", f"{changed[0]}{more} changed: worker restarted in {time.monotonic() - began:.1f} s"
-        )
+        self._restarting = (what, began)
 
-    def _asked_to_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stops += 1
-        self._worker.ask_to_stop(cold=self._stops > 1)
+    def _say_when_ready(self) -> None:
+        if self._restarting and self._worker.ready:
+            what, began = self._restarting
+            self._restarting = None
+            self._say("restart", f"{what}: worker restarted in {time.monotonic() - began:.1f} s")
+
+    def _say_ended(self, *, first: bool) -> None:
+        self._restarting = None
+        status = self._worker.status
+        if first and status == USAGE_STATUS:
+            self._say("ended", "the worker does not take this command line; correct it and start again")
+            raise click.exceptions.Exit(USAGE_STATUS)
+        self._say("ended", f"the worker ended with status {status}; waiting for a change")
+
+    def _asked_to_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._stops.append(number)
+        self._worker.ask_to_stop(cold=len(self._stops) > 1)
 
     def _say(self, event: str, text: str) -> None:
         now = datetime.now().astimezone()

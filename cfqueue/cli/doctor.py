@@ -48,11 +48,11 @@ def _examined(spec: str | None) -> tuple[Application | None, list[Finding]]:
             text = error.format_message() if isinstance(error, Failure) else str(error)
             advice = "Correct this first; nothing else was checked."
             return None, [Finding("configuration", "error", text, advice)]
-    ours = [
-        Finding("configuration", "warn", str(each.message), "Correct the setting, or remove it.")
-        for each in caught
-        if type(each.message).__module__.startswith("cfqueue.")
-    ]
+    # The same file can be read more than once.
+    texts = dict.fromkeys(
+        str(each.message) for each in caught if type(each.message).__module__.startswith("cfqueue.")
+    )
+    ours = [Finding("configuration", "warn", text, "Correct the setting, or remove it.") for text in texts]
     fine = Finding("configuration", "ok", f"{application.spec} loads without a warning.")
     return application, ours or [fine]
 
@@ -69,7 +69,7 @@ def _show(
             rows = [["-" if value is None else str(value) for value in row.values()] for row in table]
             output.table("How each queue is consumed", [key.replace("_", " ") for key in table[0]], rows)
         todo = sum(finding.needs_doing for finding in findings)
-        output.line(f"{todo} of {len(findings)} findings need doing." if todo else "Nothing needs doing.")
+        output.line(_sum(todo, len(findings)))
     output.document(
         {
             "ok": not any(finding.needs_doing for finding in findings),
@@ -78,3 +78,9 @@ def _show(
             "consumers": table,
         }
     )
+
+
+def _sum(todo: int, of: int) -> str:
+    if not todo:
+        return "Nothing needs doing."
+    return f"{todo} of {of} findings {'needs' if todo == 1 else 'need'} doing."

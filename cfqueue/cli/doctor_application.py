@@ -36,8 +36,19 @@ def application_findings(application: Application) -> list[Finding]:
                 "To add queues: cf = CFQueue(app).",
             )
         )
+    elif not application.program:
+        findings.append(
+            Finding(
+                "handlers",
+                "info",
+                f"No program was named: only {application.spec} was looked at, and handlers are unknown.",
+                "Name it: cfqueue doctor --app module",
+            )
+        )
     else:
         findings += _handlers(settings)
+        findings += _default_queue(settings, application.celery.conf)
+    if settings:
         findings += _time_limits(settings, pool_of(application.celery.conf))
         findings += _dead_letters(settings)
     findings += _eager(application.celery.conf)
@@ -70,11 +81,26 @@ def _handlers(settings: Mapping[str, ConsumerSettings]) -> list[Finding]:
             Finding(
                 "handlers",
                 "warn",
-                "No handler was found, so nothing consumes a queue.",
+                "The app has a CFQueue and no handler, so nothing consumes a queue.",
                 "Decorate one with @cf.queue('name'), in a module that the app imports.",
             )
         ]
     return [Finding("handlers", "ok", f"{_count(len(settings), 'handler')}: {', '.join(settings)}.")]
+
+
+def _default_queue(settings: Mapping[str, ConsumerSettings], conf: Mapping[str, Any]) -> list[Finding]:
+    name = str(conf.get("task_default_queue") or "celery")
+    if name not in settings:
+        return []
+    return [
+        Finding(
+            "handlers",
+            "warn",
+            f"{name} is also the name of Celery's default queue: a worker that serves the handler runs none "
+            "of the tasks that are sent there.",
+            "Give the handler's queue another name, or set task_default_queue.",
+        )
+    ]
 
 
 def _time_limits(settings: Mapping[str, ConsumerSettings], pool: str) -> list[Finding]:
@@ -140,7 +166,7 @@ def _dead_letters(settings: Mapping[str, ConsumerSettings]) -> list[Finding]:
                 "Look now and then with cf.queues[name].peek(), or add a handler for the dead-letter queue.",
             )
         )
-    if settings and not findings:
+    if not findings:
         findings.append(Finding("dead letters", "ok", "Every dead-letter queue has a handler."))
     return findings
 

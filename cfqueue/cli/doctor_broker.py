@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, unquote
 
 from kombu.connection import Connection
 from kombu.utils.url import maybe_sanitize_url
 
-from cfqueue.brokers import open_broker
+from cfqueue.brokers import SQLITE_URL, open_broker
 from cfqueue.cli.application import Application
 from cfqueue.cli.finding import Finding
 from cfqueue.cli.mount import file_system, is_network
-from cfqueue.errors import CFQueueError
+from cfqueue.database import check_place, sqlite_path
+from cfqueue.errors import BrokerUnavailable, CFQueueError, ConfigurationError
 
 #: SQLite releases in which a checkpoint and a write at the same moment can damage a file
 #: (sqlite.org, release notes of 3.51.3: the WAL-reset bug).
@@ -39,9 +40,7 @@ def broker_findings(application: Application) -> list[Finding]:
     try:
         open_broker(url)
     except CFQueueError as error:
-        findings.append(
-            Finding("broker", "error", _line(error), "Choose a broker that cfqueue has a driver for.")
-        )
+        findings.append(Finding("broker", "error", _line(error), "Correct this; nothing can be sent."))
     else:
         findings += _broker(url)
     if url != celery_url:
@@ -50,8 +49,11 @@ def broker_findings(application: Application) -> list[Finding]:
 
 
 def _broker(url: str) -> list[Finding]:
-    path = database_path(url)
-    if path is not None:
+    if url.startswith(SQLITE_URL):
+        try:
+            path = Path(sqlite_path(url))
+        except ConfigurationError as error:
+            return [Finding("broker", "error", _line(error), "Correct the URL; nothing can be sent.")]
         return [*_sqlite_library(), *_file(path, url)]
     findings = [_reachable(url)]
     if url.startswith("memory:"):
@@ -66,14 +68,6 @@ def _broker(url: str) -> list[Finding]:
     return findings
 
 
-def database_path(url: str) -> Path | None:
-    """Return the SQLite file that a broker URL of ours names; None for another broker."""
-    scheme, separator, rest = url.partition(":///")
-    if not separator or scheme not in {"cfqueue", "cfqueue+sqlite"}:
-        return None
-    return Path(unquote(rest.partition("?")[0]))
-
-
 def _sqlite_library() -> list[Finding]:
     version = sqlite3.sqlite_version
     first, last = WAL_RESET_BUG
@@ -82,44 +76,73 @@ def _sqlite_library() -> list[Finding]:
             Finding(
                 "SQLite version",
                 "info",
-                f"SQLite {version} has the WAL-reset bug; cfqueue's checkpoints run under its write lock, "
-                "which avoids it, but other programs that write to the file may not.",
-                "Let only cfqueue write to the file, or use a Python with SQLite 3.51.3 or later.",
+                f"SQLite {version} is fine, as long as only cfqueue writes to the file "
+                "(other programs need 3.51.3 or later).",
             )
         ]
     return [Finding("SQLite version", "ok", f"SQLite {version}.")]
 
 
 def _file(path: Path, url: str) -> list[Finding]:
-    findings = [*_permission(path)]
-    folder = _existing_parent(path)
+    place = _place(path)
+    findings = [*_address(path, url), *place]
+    if place:
+        return findings
+    findings += _permission(path)
     if not any(finding.level == "error" for finding in findings):
         if path.exists():
-            findings.append(_reachable(url))
-            findings += _journal(path)
+            answer = _reachable(url)
+            findings.append(answer)
+            if answer.level == "ok":
+                findings += _journal(path)
         else:
             findings.append(Finding("broker", "ok", f"{path} does not exist yet; it is made at first use."))
-    findings.append(_space(folder))
-    findings += _mount(folder)
+    findings.append(_space(path.parent))
+    findings += _mount(path.parent)
     return findings
 
 
-def _existing_parent(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.exists())
+def _address(path: Path, url: str) -> list[Finding]:
+    if url.removeprefix(SQLITE_URL).startswith("//"):
+        return []
+    return [
+        Finding(
+            "broker file",
+            "error",
+            f"The URL {url} is relative: every folder that a process starts in has another file "
+            f"(here {path}).",
+            "Give an absolute path, which has four slashes: cfqueue+sqlite:////var/lib/shop/queues.db",
+        )
+    ]
+
+
+def _place(path: Path) -> list[Finding]:
+    """What the worker would refuse to open at all."""
+    try:
+        check_place(str(path))
+    except BrokerUnavailable as error:
+        return [Finding("broker file", "error", _line(error), _making(path))]
+    except ConfigurationError as error:
+        return [Finding("file system", "error", _line(error), "Put the file on a local disk.")]
+    return []
+
+
+def _making(path: Path) -> str:
+    """The command that makes the file's folder, as root where this user may not."""
+    if path.is_dir():
+        return f"For example {path / 'queues.db'}"
+    folder = path.parent
+    there = next(parent for parent in folder.parents if parent.exists())
+    if not there.is_dir():
+        return f"{there} is a file; name another folder."
+    shown = shlex.quote(str(folder))
+    if os.access(there, os.W_OK | os.X_OK):
+        return f"mkdir -p {shown}"
+    return f'sudo mkdir -p {shown} && sudo chown "$USER" {shown}'
 
 
 def _permission(path: Path) -> list[Finding]:
-    folder = _existing_parent(path)
-    if not path.is_absolute():
-        return [
-            Finding(
-                "broker file",
-                "warn",
-                f"{path} is relative: every folder that a process starts in has another file.",
-                "Give an absolute path: cfqueue+sqlite:////absolute/path.db (four slashes).",
-            )
-        ]
-    for place, mode in ((path, os.R_OK | os.W_OK), (folder, os.R_OK | os.W_OK | os.X_OK)):
+    for place, mode in ((path, os.R_OK | os.W_OK), (path.parent, os.R_OK | os.W_OK | os.X_OK)):
         if place.exists() and not os.access(place, mode):
             return [
                 Finding(
@@ -155,17 +178,10 @@ def _reachable(url: str, what: str = "The broker") -> Finding:
 
 def _journal(path: Path) -> list[Finding]:
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=PATIENCE)) as db:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as db:
             mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
     except sqlite3.Error as error:
-        return [
-            Finding(
-                "durability",
-                "error",
-                f"{path} cannot be read as a database: {error}.",
-                "Move the file away, keep it, and restore it from a copy.",
-            )
-        ]
+        return [_unreadable(path, error)]
     if mode.lower() == "wal":
         return [
             Finding("durability", "ok", "The file is in WAL mode; each send is on disk before it returns.")
@@ -178,6 +194,22 @@ def _journal(path: Path) -> list[Finding]:
             "Start a worker once (it turns WAL on); if it stays, the file system does not allow WAL.",
         )
     ]
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> Finding:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return Finding(
+            "durability",
+            "error",
+            f"{path} is damaged, or is not a SQLite database: {error}.",
+            "Stop what uses it, keep it with its -wal file, and restore it from a copy under another name.",
+        )
+    return Finding(
+        "durability",
+        "error",
+        f"{path} cannot be read now: {error}. This says nothing about what is in it.",
+        "See that this user may read the file and its folder, and that no other program holds it locked.",
+    )
 
 
 def _space(folder: Path) -> Finding:

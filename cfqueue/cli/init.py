@@ -10,6 +10,7 @@ import click
 
 from cfqueue.cli import project
 from cfqueue.cli.output import Failure, Output, reporting
+from cfqueue.cli.scripts import typed, typed_python
 
 
 def project_name(folder: Path) -> str:
@@ -18,13 +19,15 @@ def project_name(folder: Path) -> str:
 
 
 @click.command()
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @reporting
 def init(output: Output, directory: Path) -> None:
     """Write a new project into DIR: wrangler.toml, app, handler and test.
 
     DIR may exist; no file is overwritten.
     """
+    if directory.exists() and not directory.is_dir():
+        raise click.BadParameter(f"{directory} is not a folder.", param_hint="DIR")
     files = project.files(project_name(directory.resolve()))
     there = [name for name in files if (directory / name).exists()]
     if there:
@@ -40,7 +43,8 @@ def init(output: Output, directory: Path) -> None:
     except OSError as error:
         raise Failure(f"{error.filename or directory} cannot be written: {error.strerror}.") from None
     enter = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
-    commands = [f"{enter}cfqueue dev", f"{enter}python app.py"]
+    dev = typed("cfqueue", "cfqueue.cli", anywhere=True)
+    commands = [f"{enter}{dev} dev", f"{enter}{typed_python()} app.py"]
     output.line(f"Wrote {', '.join(files)} to {directory}. Next:")
     width = max(len(command) for command in commands)
     output.line(f"  {commands[0]:<{width}}   # runs the worker")

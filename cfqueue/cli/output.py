@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: How signs of ours are written where the output's encoding has none.
+_PLAIN = str.maketrans({"→": "->", "…": "..."})
 #: Columns where there is no terminal to ask; log files and CI pages show more than 80.
 PLAIN_WIDTH = 110
+
+#: The exit status after Ctrl-C.
+INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
@@ -31,6 +38,9 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        if not self._unicode and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a path may have any letter
 
     @functools.cached_property
     def console(self) -> Console:
@@ -45,10 +55,13 @@ class Output:
         """Whether lines can be drawn over: a terminal, and no ``--json``."""
         return self.console.is_terminal and not self.as_json
 
+    def _plain(self, text: str) -> str:
+        return text if self._unicode else text.translate(_PLAIN)
+
     def line(self, text: str = "", *, style: str | None = None) -> None:
         """One line for people; nothing with ``--json``. Long lines are left to the terminal to fold."""
         if not self.as_json:
-            self.console.print(text, style=style, markup=False, soft_wrap=True)
+            self.console.print(self._plain(text), style=style, markup=False, soft_wrap=True)
 
     def table(self, title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Draw a table for people; nothing with ``--json``. Without column names it is a list of facts."""
@@ -64,7 +77,7 @@ class Output:
         for position, column in enumerate(columns):
             table.add_column(column, style="bold" if position == 0 else None, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(self._plain(cell)) for cell in row))
         self.console.print(table)
         self.line()
 
@@ -74,20 +87,20 @@ class Output:
             return
         from rich.text import Text
 
-        head = Text.assemble((f"{level:<5} ", style), (check, "bold"), f": {meaning}")
+        head = Text.assemble((f"{level:<5} ", style), (check, "bold"), self._plain(f": {meaning}"))
         self.console.print(head, soft_wrap=True)
         if action:
-            self.console.print(Text(f"      → {action}"), soft_wrap=True)
+            self.console.print(Text(self._plain(f"      → {action}")), soft_wrap=True)
 
     def document(self, data: Any) -> None:
         """Print the one JSON document; nothing without ``--json``."""
         if self.as_json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+            click.echo(json.dumps(data, indent=2, ensure_ascii=not self._unicode, default=str))
 
     def event(self, **data: Any) -> None:
         """One JSON line of a command that goes on; nothing without ``--json``."""
         if self.as_json:
-            click.echo(json.dumps(data, ensure_ascii=False, default=str))
+            click.echo(json.dumps(data, ensure_ascii=not self._unicode, default=str))
 
 
 def reporting(command: Callable[Concatenate[Output, P], T]) -> Callable[P, T]:
@@ -101,6 +114,8 @@ def reporting(command: Callable[Concatenate[Output, P], T]) -> Callable[P, T]:
             return command(output, *args, **kwargs)
         except BrokenPipeError:
             raise  # the reader of our output has gone; click ends quietly
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except (CFQueueError, Failure, OSError, sqlite3.Error) as error:
             text = error.format_message() if isinstance(error, Failure) else " ".join(str(error).split())
             if output.as_json:

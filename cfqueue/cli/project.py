@@ -23,6 +23,7 @@ _APP = '''\
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from celery import Celery
 
@@ -30,7 +31,7 @@ from cfqueue import CFQueue
 
 FOLDER = Path(__file__).resolve().parent
 # One SQLite file is the broker. For another one set CFQUEUE_BROKER_URL.
-BROKER = os.environ.get("CFQUEUE_BROKER_URL") or f"cfqueue+sqlite:///{FOLDER / 'queues.db'}"
+BROKER = os.environ.get("CFQUEUE_BROKER_URL") or "cfqueue+sqlite:///" + quote(f"{FOLDER}/queues.db")
 
 app = Celery("app", broker=BROKER)
 cf = CFQueue(app, config=str(FOLDER / "wrangler.toml"))
@@ -84,7 +85,7 @@ A queue on Celery, with one SQLite file as its broker.
 
     cfqueue dev          # runs the worker and restarts it when a file changes
     python app.py        # in a second terminal: sends five messages
-    pytest               # tests the handler without a broker (pip install pytest)
+    python -m pytest     # tests the handler without a broker (pip install pytest)
 
 * `wrangler.toml` declares the queue and how it is consumed.
 * `app.py` has the Celery app and the handler. It is an ordinary Celery program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -32,16 +33,21 @@ class WorkerProcess:
         self.log = log
         command = [sys.executable, "-m", "celery", "-A", application, "worker", *options]
         output = log.open("ab") if log else None
+        self._ready = False
+        reading, news = os.pipe()
+        self._news = open(reading, "rb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor, closed in _kill
         try:
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, TIED: "1", **(environment or {})},
+                env={**os.environ, TIED: str(news), **(environment or {})},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
+                pass_fds=[news],
                 start_new_session=True,
             )
         finally:
+            os.close(news)
             if output:
                 output.close()
 
@@ -54,6 +60,13 @@ class WorkerProcess:
     def status(self) -> int | None:
         """The exit status, or None while it runs."""
         return self._process.poll()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has begun to consume."""
+        if not self._ready and not self._news.closed and select.select([self._news], [], [], 0)[0]:
+            self._ready = bool(self._news.read(1))
+        return self._ready
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended within ``seconds``."""
@@ -83,6 +96,7 @@ class WorkerProcess:
             # The group is the session that this worker leads: its pool children, nobody else.
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        self._news.close()
         if self._process.stdin:
             self._process.stdin.close()
 

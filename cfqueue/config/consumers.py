@@ -27,20 +27,26 @@ UNSET: Final = Unset()
 
 
 def consumer_settings(
-    config: Config, queue: str, keywords: Mapping[str, Any], owner: str = "a handler"
+    config: Config,
+    queue: str,
+    keywords: Mapping[str, Any],
+    owner: str = "a handler",
+    *,
+    place: str | None = None,
 ) -> ConsumerConfig:
     """Settle what applies to the consumer of ``queue``: keywords win over file and ``app.conf``.
 
-    ``keywords`` are those that ``@cf.queue`` was given; ``UNSET`` counts as not given. ``owner`` is the
-    handler's full name, for texts. Where a keyword differs from what was configured, a
-    ``ConfigurationWarning`` names both places. Raises InvalidQueueName when there can be no such
-    queue, ConfigurationError when a keyword is unknown or its value is not allowed.
+    ``keywords`` are those that ``@cf.queue`` was given; ``UNSET`` counts as not given. For texts, ``owner``
+    is the handler's full name, and ``place`` is where the keywords stand when it is not a decorator. Where a
+    keyword differs from what was configured, a ``ConfigurationWarning`` names both places. Raises
+    InvalidQueueName when there can be no such queue, ConfigurationError when a keyword is unknown or its
+    value is not allowed.
     """
     if not is_queue_name(queue):
         guess = queue_name_like(queue)
         hint = f" Did you mean {guess!r}?" if guess else ""
         raise InvalidQueueName(f"{shown(queue)} is not the name of a queue: {QUEUE_NAME_RULE}.{hint}")
-    place = f"@cf.queue({queue!r}) of {owner}"
+    place = place or f"@cf.queue({queue!r}) of {owner}"
     base = config.consumers.get(queue)
     settings = {} if base is None else _configured(base)
     for name, value in keywords.items():

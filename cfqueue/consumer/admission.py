@@ -8,12 +8,12 @@ from typing import Any
 from cfqueue import clock
 from cfqueue.messages import Delivery, OutcomeMemory, merge
 from cfqueue.messages.crash import overdrawn
-from cfqueue.messages.outcome import ACK, CRASHED, EXPIRED, Drop, ErrorInfo, Outcome
+from cfqueue.messages.outcome import CRASHED, EXPIRED, Drop, ErrorInfo, Outcome
 from cfqueue.messages.settle import buried
 
 from .batch import Batch, memory_key
 from .lines import Line
-from .settlement import Settlement
+from .settlement import DOUBLED, Settlement
 
 #: Seconds for which a message is returned whose earlier delivery is still running in this worker.
 _HELD = 1.0
@@ -43,8 +43,7 @@ class Admission:
         now_ms = clock.now_ms()
         revoked = self._revoked()
         admitted: list[Delivery] = []
-        for delivery, *twins in merge(batch.deliveries):
-            batch.twins.extend(twins)
+        for delivery in self._without_twins(batch):
             if (outcome := self._verdict(line, delivery, now_ms, revoked)) is not None:
                 self._settlement.decide(line, [delivery], [outcome], batch_id=batch.id)
             elif self._memory.held(memory_key(delivery), delivery.attempts):
@@ -55,6 +54,13 @@ class Admission:
         self._settle_orphaned_twins(line, batch)
         return bool(admitted)
 
+    def _without_twins(self, batch: Batch) -> list[Delivery]:
+        if len({delivery.id for delivery in batch.deliveries}) == len(batch.deliveries):
+            return batch.deliveries
+        groups = merge(batch.deliveries)
+        batch.twins.extend(twin for _, *twins in groups for twin in twins)
+        return [group[0] for group in groups]
+
     def _settle_orphaned_twins(self, line: Line, batch: Batch) -> None:
         """Copies of a message that does not run now are removed like those of one that does: it lives on."""
         if not batch.twins:
@@ -63,7 +69,7 @@ class Admission:
         orphaned = [twin for twin in batch.twins if twin.id not in ids]
         if orphaned:
             batch.twins = [twin for twin in batch.twins if twin.id in ids]
-            self._settlement.decide(line, orphaned, [ACK] * len(orphaned), batch_id=batch.id)
+            self._settlement.decide(line, orphaned, [DOUBLED] * len(orphaned), batch_id=batch.id)
 
     def running(self, batch: Batch) -> None:
         """The batch runs from now on; until it is settled, what comes back of it is held."""

@@ -25,7 +25,8 @@ from cfqueue import clock
 from cfqueue.errors import MessageRejected
 from cfqueue.limits import Limits
 from cfqueue.messages import Delivery, Message, MessageBatch, known_version, read_message, settle
-from cfqueue.messages.invocation import Context, invoke
+from cfqueue.messages.context import Context
+from cfqueue.messages.invocation import invoke
 from cfqueue.messages.message import BacklogMetrics
 from cfqueue.messages.outcome import ACK, REJECTED, Ack, ErrorInfo, Outcome
 from cfqueue.messages.settle import CallRecord, ConsumerSettings, buried
@@ -82,8 +83,14 @@ def unwire(queue: str, fields: Wire) -> Delivery:
     return Delivery(queue, *fields)
 
 
-def run_batch(key: str, queue: str, batch_id: str, parent: int, messages: Sequence[Wire]) -> Report:
-    """Run one batch and report its outcomes. ``parent`` is the pid of the worker that holds the leases."""
+def run_batch(
+    key: str, queue: str, batch_id: str, parent: int, messages: Sequence[Wire | Delivery]
+) -> Report:
+    """Run one batch and report its outcomes.
+
+    ``parent`` is the pid of the worker that holds the leases; in that process itself (threads, solo) the
+    messages come as they are.
+    """
     if parent not in (os.getpid(), os.getppid()):
         # An orphan: its worker was killed and another one may be running these messages already.
         return Report(None, refused="the worker that held these messages has died")
@@ -96,7 +103,9 @@ def run_batch(key: str, queue: str, batch_id: str, parent: int, messages: Sequen
 class _Run:
     """One batch, from bytes to outcomes."""
 
-    def __init__(self, runner: Runner, batch_id: str, queue: str, messages: Sequence[Wire]) -> None:
+    def __init__(
+        self, runner: Runner, batch_id: str, queue: str, messages: Sequence[Wire | Delivery]
+    ) -> None:
         self.runner = runner
         self.batch_id = batch_id
         self.queue = queue
@@ -106,7 +115,7 @@ class _Run:
         self.rejected = False
         self.size = len(messages)
         for position, fields in enumerate(messages):
-            self._read(position, unwire(queue, fields))
+            self._read(position, fields if isinstance(fields, Delivery) else unwire(queue, fields))
 
     def _read(self, position: int, delivery: Delivery) -> None:
         try:

@@ -99,7 +99,7 @@ class Dispatcher:
         if self.closing and self._when_settled is not None and not self.settlement.waiting:
             self._when_settled()
         now = clock.monotonic()
-        if self.bridge.autoscaled:
+        if self.bridge.autoscaler is not None:
             self.bridge.ask_for_more(self._line_without_slot(now))
         return self._wake_at(now)
 

@@ -23,16 +23,18 @@ logger = logging.getLogger("cfqueue.consumer")
 
 def strategy(task: Any, app: Any, consumer: Any, **_: Any) -> Callable[..., None]:
     """Celery's ``Task.Strategy`` of queue tasks: what its consumer does with such a message."""
-    del app
+    ours = set(app.__cfqueue__.queue_names())
     queue = task.name.rpartition(".")[2]
 
     def forward(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **__: Any) -> None:
         del ack, reject, callbacks
-        if consumer.task_consumer.consuming_from(queue):
-            # Somebody made Celery consume the queue itself (remote control's add_consumer): copying the
-            # message to where it came from would go on for ever, and forget its attempts.
-            logger.error("cfqueue: %s is consumed by cfqueue; Celery's own consumer leaves it again", queue)
-            consumer.cancel_task_queue(queue)
+        taken = [name for name in ours if consumer.task_consumer.consuming_from(name)]
+        if taken:
+            # Somebody made Celery consume a queue of ours itself, a dead-letter queue perhaps (remote control's
+            # add_consumer): forwarding from there would go on for ever, and forget attempts.
+            for name in taken:
+                logger.error("cfqueue: queue %s is not for Celery's own consumer; it leaves it again", name)
+                consumer.cancel_task_queue(name)
             message.reject_log_error(logger, (Exception,), requeue=True)
             return
         try:

@@ -54,7 +54,7 @@ class PoolBridge:
         task_of: Callable[[str], Any],
         on_end: Callable[[Ended], None],
         on_child: Callable[[], None],
-        autoscaled: bool = False,
+        autoscaler: Any = None,
     ) -> None:
         self._key = key
         self._hostname = hostname
@@ -71,8 +71,8 @@ class PoolBridge:
         self.running: dict[int, Batch] = {}
         self._requests: dict[int, BatchRequest] = {}
         self.children = Children()
-        #: Whether Celery's autoscaler sizes the pool.
-        self.autoscaled = autoscaled
+        #: Celery's autoscaler, where the worker has one.
+        self.autoscaler = autoscaler
         self._wanting: BatchRequest | None = None
         self._wanting_line: Line | None = None
         self._reap_wanted = False
@@ -156,6 +156,7 @@ class PoolBridge:
             batch = Batch("waiting for a slot", line.settings, [])
             self._wanting = BatchRequest(batch, self._task_of(line.name), self._hostname)
             self._wanting.reserved()
+            self.autoscaler.maybe_scale()
 
     def reap(self) -> None:
         """A pool child has died: let the pool look now instead of at its next interval. From the I/O loop."""
@@ -177,7 +178,7 @@ class PoolBridge:
         if self._reap_wanted:
             self._reap_wanted = False
             self._pool._pool.maintain_pool()
-        if self.autoscaled:
+        if self.autoscaler is not None:
             self._show_wanting()
         while self._outbox:
             batch = self._outbox.popleft()
@@ -195,13 +196,14 @@ class PoolBridge:
         request.reserved()
         result = self._pool.apply_async(
             run_batch,
-            args=(self._key, batch.queue, batch.id, os.getpid(), [wire(d) for d in batch.deliveries]),
+            args=(self._key, batch.queue, batch.id, os.getpid(), self._payload(batch)),
             callback=lambda report: self._end(batch, report),
             error_callback=lambda failure: self._failed(batch, failure),
             accept_callback=lambda pid, time: self._accepted(request, pid, time),
             timeout_callback=lambda soft, timeout: self._timed_out(batch, soft, timeout),
-            soft_timeout=settings.soft_time_limit,
-            timeout=settings.time_limit,
+            # Remote control's time_limit sets those of the task.
+            soft_timeout=request.task.soft_time_limit or settings.soft_time_limit,
+            timeout=request.task.time_limit or settings.time_limit,
             correlation_id=batch.id,
             lost_worker_timeout=_LOST_AFTER,
         )
@@ -214,6 +216,10 @@ class PoolBridge:
         request.accepted(pid, time)
         if self.kills and self.children.watch(pid):
             self._on_child()
+
+    def _payload(self, batch: Batch) -> list[Any]:
+        """What the pool is given: only processes need the messages in a form that travels."""
+        return [wire(delivery) for delivery in batch.deliveries] if self.kills else list(batch.deliveries)
 
     def _closed(self) -> bool:
         """Billiard's pool returns None without a word once it is closing; solo always returns None."""

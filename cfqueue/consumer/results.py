@@ -8,7 +8,9 @@ batch. The result is written when the outcome was decided; it says nothing about
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import queue
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery.backends.base import DisabledBackend
@@ -20,13 +22,17 @@ from .task import MessageFailed
 
 logger = logging.getLogger("cfqueue.consumer")
 
+#: Seconds that a stopping worker waits for the last results to be written.
+_LAST_RESULTS = 10.0
+
 
 class ResultWriter:
     """Writes results, one after the other, on a thread that is started with the first of them."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread: threading.Thread | None = None
+        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def write(self, task: Any, delivery: Delivery, outcome: Outcome) -> None:
         """Store the final outcome of a message; a retry is not final and stores nothing."""
@@ -43,17 +49,30 @@ class ResultWriter:
         self._submit(task, lambda backend: backend.mark_as_revoked(delivery.id, "revoked", store_result=True))
 
     def close(self) -> None:
-        """Write what is left and end the thread."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=True)
+        """Write what is left and end the thread; a backend that does not answer delays no exit for long."""
+        if self._thread is None:
+            return
+        self._waiting.put(None)
+        self._thread.join(_LAST_RESULTS)
+        if self._thread.is_alive():
+            logger.error(
+                "cfqueue: the result backend took more than %d s for the last results; they are not written. "
+                "The outcomes of the messages stand.",
+                _LAST_RESULTS,
+            )
 
-    def _submit(self, task: Any, write: Any) -> None:
+    def _submit(self, task: Any, write: Callable[[Any], Any]) -> None:
         backend = task.backend
         if isinstance(backend, DisabledBackend):
             return
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cfqueue-results")
-        self._thread.submit(_guarded, write, backend)
+            self._thread = threading.Thread(target=self._run, name="cfqueue-results", daemon=True)
+            self._thread.start()
+        self._waiting.put(lambda: _guarded(write, backend))
+
+    def _run(self) -> None:
+        while (write := self._waiting.get()) is not None:
+            write()
 
 
 def _guarded(write: Any, backend: Any) -> None:

@@ -39,7 +39,7 @@ class Service:
         broker: Broker,
         serving: Mapping[str, Runner],
         dead_letter_delay: Callable[[str], int],
-        autoscaled: bool = False,
+        autoscaler: Any = None,
     ) -> None:
         self._app = app
         self._settings = [runner.settings for runner in serving.values()]
@@ -54,7 +54,7 @@ class Service:
             task_of=lambda queue: serving[queue].task,
             on_end=self._ended,
             on_child=self._wake,
-            autoscaled=autoscaled,
+            autoscaler=autoscaler,
         )
         self._results = ResultWriter(app)
         self._dispatcher = Dispatcher(

@@ -31,6 +31,9 @@ logger = logging.getLogger("cfqueue.consumer")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: The outcome of a revoked message; its sender was told when it was found to be revoked.
 _REVOKED = Drop("revoked")
+#: The outcome of a twin: it is removed, and the message that it doubles lives on or is done. Not an ack: that
+#: would be announced, and written as the message's result.
+DOUBLED = Drop("doubled")
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +47,7 @@ class Decided:
     at: float
     #: Suspicion that a retried message carries on with; 0 unless it died alone.
     suspicion: dict[str, int]
+    all_acked: bool = False
 
     def move(self) -> Settle:
         """What to ask of the broker."""
@@ -53,6 +57,7 @@ class Decided:
             self.line.settings.dead_letter_queue,
             self.line.dead_letter_delay,
             at=self.at,
+            all_acked=self.all_acked,
             suspicion=self.suspicion,
         )
 
@@ -83,7 +88,8 @@ class Settlement:
     ) -> None:
         """Keep the outcomes until they are durable."""
         items = list(zip(deliveries, outcomes, strict=True))
-        self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}))
+        all_acked = all(outcome is ACK for outcome in outcomes)
+        self._decided.append(Decided(line, items, batch_id, runtime, clock.now(), suspicion or {}, all_acked))
 
     def give_back(self, deliveries: Sequence[Delivery], hold: float = 0.0) -> None:
         """Return messages uncharged; ``hold`` seconds pass before they are due again. The memory keeps what it
@@ -148,7 +154,8 @@ class Settlement:
         """Late results: another worker owns the messages now. Should they come back here, they are known."""
         lost = {id(delivery) for delivery in fenced} if isinstance(fenced, list) else set()
         for delivery, outcome in decided.items:
-            if id(delivery) in lost:
+            # A twin may have the attempts of the message itself, whose outcome is the one to be known.
+            if id(delivery) in lost and outcome != DOUBLED:
                 self._memory.remember(memory_key(delivery), delivery.attempts, outcome, clock.monotonic())
         before = len(decided.items)
         # What changed nothing is not announced either: no result, no signal, no line about a dead letter.
@@ -165,13 +172,15 @@ class Settlement:
     def _tell_senders(self, decided: Decided) -> None:
         """Final outcomes of messages whose sender waits for one in the result backend."""
         for delivery, outcome in decided.items:
-            if delivery.headers.get("ignore_result") is False and outcome != _REVOKED:
+            if delivery.headers.get("ignore_result") is False and outcome not in (_REVOKED, DOUBLED):
                 self._on_result(decided.line, delivery, outcome)
 
     def _announce(self, decided: Decided) -> None:
         acked = retried = dropped = 0
         reasons: Counter[str] = Counter()
-        for delivery, outcome in decided.items:
+        if decided.all_acked:
+            acked = len(decided.items)
+        for delivery, outcome in () if decided.all_acked else decided.items:
             match outcome:
                 case Ack():
                     acked += 1
@@ -180,6 +189,12 @@ class Settlement:
                 case DeadLetter(reason=reason):
                     reasons[reason] += 1
                     _report_dead_letter(decided.line, delivery, outcome)
+                case Drop(reason="doubled"):
+                    logger.info(
+                        "cfqueue: removed a further copy of message %s of queue %s",
+                        delivery.id,
+                        decided.line.name,
+                    )
                 case Drop(reason="revoked"):
                     dropped += 1
                     logger.info("cfqueue: message %s of queue %s was revoked", delivery.id, decided.line.name)
@@ -225,5 +240,5 @@ def outcomes_for(batch: Batch, outcomes: Sequence[Outcome] | None) -> list[Outco
     """One outcome per delivery of the batch. A twin is removed: the message it doubles lives on or is done."""
     found: list[Outcome] = list(outcomes) if outcomes is not None else [ACK] * len(batch.deliveries)
     if batch.twins:
-        found.extend([ACK] * len(batch.twins))
+        found.extend([DOUBLED] * len(batch.twins))
     return found

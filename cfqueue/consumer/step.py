@@ -80,24 +80,27 @@ class ConsumerStep(bootsteps.StartStopStep):  # type: ignore[misc] # celery ship
             service.shutdown()
 
 
-def split_queues(worker: Any, ours: Callable[[], Iterable[str]]) -> None:
+def split_queues(
+    worker: Any, handled: Callable[[], Iterable[str]], known: Callable[[], Iterable[str]]
+) -> None:
     """Take our queues out of ``-Q`` and ``-X`` before Celery sees them.
 
     Celery would declare an unknown name, consume from it, and hand its messages to the plain strategy. The
     worker's ``setup_queues`` is wrapped on this one instance; what was selected is kept on the worker as
-    ``cfqueue_queues`` (None: all).
+    ``cfqueue_queues`` (None: all). ``handled`` are the queues with a handler; ``known`` all of ours, also
+    dead-letter queues without one, which nobody consumes.
     """
     original = worker.setup_queues
 
     def setup_queues(include: Any, exclude: Any = None) -> Any:
-        names = set(ours())
+        names, all_ours = set(handled()), {*handled(), *known()}
         included, excluded = str_to_list(include) or [], str_to_list(exclude) or []
         selected = [name for name in included if name in names] if included else sorted(names)
         worker.cfqueue_queues = [name for name in selected if name not in excluded]
-        theirs = [name for name in included if name not in names]
-        _say_what_looks_wrong(worker.app, names, theirs)
-        result = original(theirs, [name for name in excluded if name not in names])
-        declared = [name for name in worker.app.amqp.queues.consume_from if name in names]
+        theirs = [name for name in included if name not in all_ours]
+        _say_what_looks_wrong(worker.app, names, theirs, [n for n in included if n in all_ours - names])
+        result = original(theirs, [name for name in excluded if name not in all_ours])
+        declared = [name for name in worker.app.amqp.queues.consume_from if name in all_ours]
         default = worker.app.conf.task_default_queue
         if default in declared:
             logger.warning(
@@ -121,12 +124,18 @@ def split_queues(worker: Any, ours: Callable[[], Iterable[str]]) -> None:
     worker.setup_queues = setup_queues
 
 
-def _say_what_looks_wrong(app: Any, ours: set[str], theirs: Iterable[str]) -> None:
+def _say_what_looks_wrong(app: Any, ours: set[str], theirs: Iterable[str], unhandled: Iterable[str]) -> None:
     """No handler at all, or a name in ``-Q`` that is nearly one of ours: Celery would wait there for ever."""
     if not ours:
         logger.warning(
             "cfqueue: this application has a CFQueue and no handler, so there is nothing to consume. Is the module "
             "with @cf.queue imported (include=[...], autodiscover_tasks)?"
+        )
+    for name in unhandled:
+        logger.warning(
+            "cfqueue: -Q names %r, a queue of cfqueue without a handler; nobody consumes it. Write a handler for it, "
+            "or look at it with peek().",
+            name,
         )
     for name in theirs:
         near = difflib.get_close_matches(name, ours, n=1)

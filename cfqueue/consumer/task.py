@@ -20,7 +20,8 @@ from cfqueue import clock
 from cfqueue.errors import BadArguments, CFQueueError, InvalidDelay, InvalidMessage
 from cfqueue.messages import Ack, Message, MessageBatch, Retry, settle
 from cfqueue.messages.content import decode_body, encode_body
-from cfqueue.messages.invocation import Context, invoke
+from cfqueue.messages.context import Context
+from cfqueue.messages.invocation import invoke
 from cfqueue.messages.message import moment
 from cfqueue.messages.outcome import Outcome
 

@@ -42,6 +42,7 @@ from cfqueue.messages.envelope import (
     Delivery,
     OutgoingMessage,
     build_message,
+    check_headers,
     dead_letter_headers,
     known_version,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "build_message",
     "buried",
     "check_delay",
+    "check_headers",
     "check_priority",
     "check_queue_name",
     "child_died",

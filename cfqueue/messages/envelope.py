@@ -9,6 +9,7 @@ too: it is the body.
 
 from __future__ import annotations
 
+import json
 import os
 from base64 import b64encode
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from cfqueue.errors import MessageTooLarge
-from cfqueue.limits import CLOUDFLARE, Limits
+from cfqueue.errors import InvalidMessage, MessageTooLarge
+from cfqueue.limits import CLOUDFLARE, MAX_HEADER_BYTES, Limits
 from cfqueue.messages.content import ContentType, content_type_of, encode_body
 from cfqueue.messages.message import moment
 from cfqueue.messages.outcome import ErrorInfo
@@ -156,7 +157,8 @@ def build_message(
         expires_ms: milliseconds since the epoch after which it is dead-lettered instead of delivered.
         message_id: 32 hexadecimal digits by default.
         ignore_result: False: the outcome is written to Celery's result backend.
-        headers: further headers to carry along; they win over the usual ones of the same name.
+        headers: further headers to carry along, checked before (``check_headers``); they win over the usual
+            ones of the same name.
         limits: the sizes that apply.
 
     Raises:
@@ -207,6 +209,25 @@ def build_message(
         priority,
         expires_ms,
     )
+
+
+def check_headers(headers: Mapping[str, Any]) -> None:
+    """Refuse headers of the caller's that could not travel or that are ours. Raises InvalidMessage."""
+    if not isinstance(headers, Mapping) or not all(isinstance(name, str) for name in headers):
+        raise InvalidMessage(f"headers={headers!r:.80} is not a mapping of names to values.")
+    ours = [name for name in headers if name.startswith("cfq-")]
+    if ours:
+        raise InvalidMessage(
+            f"The header {ours[0]!r} is cfqueue's own; name yours without 'cfq-'. Nothing was sent."
+        )
+    try:
+        size = len(json.dumps(headers, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidMessage(f"headers cannot be written as JSON: {error}. Nothing was sent.") from error
+    if size > MAX_HEADER_BYTES // 2:
+        raise InvalidMessage(
+            f"headers of {size} bytes exceed the limit of {MAX_HEADER_BYTES // 2}; put the data into the body."
+        )
 
 
 def known_version(headers: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ Bodies are encoded and decoded, limits checked, batches formed and outcomes deci
 producer and the worker use.
 """
 
-from cfqueue.messages.invocation import Context
+from cfqueue.messages.context import Context
 from cfqueue.testing.handlers import (
     QueueResult,
     RetryBatch,

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from cfqueue import clock
 from cfqueue.messages import CallRecord, Message, MessageBatch, check_queue_name, content_type_of
-from cfqueue.messages.invocation import Context, count_arguments, invoke
+from cfqueue.messages.context import Context
+from cfqueue.messages.invocation import count_arguments, invoke
 from cfqueue.messages.message import moment
 
 Handler = Callable[..., Any]
@@ -37,7 +38,7 @@ def create_message_batch(queue_name: str, messages: Iterable[Mapping[str, Any]])
 def _message(queue: str, position: int, fields: Mapping[str, Any]) -> Message:
     here = f"Message {position} of the batch"
     if not isinstance(fields, Mapping):
-        raise TypeError(f"{here} is a {type(fields).__name__}; write it as {{'id': …, 'body': …}}.")
+        raise TypeError(f"{here} is of type {type(fields).__name__}; write it as {{'id': …, 'body': …}}.")
     missing = {"id", "body"} - fields.keys()
     if missing:
         raise ValueError(f"{here} has no {min(missing)!r}; write it as {{'id': …, 'body': …}}.")
@@ -135,9 +136,15 @@ def get_queue_result(
 
     Raises:
         HandlerSignatureError: the handler cannot be called with one, two or three arguments.
+        TypeError: that is no batch.
         ValueError: the batch was run before.
 
     """
+    if not isinstance(batch, MessageBatch):
+        raise TypeError(
+            "get_queue_result() takes a batch, made with create_message_batch(), and then the handler; "
+            f"the first argument is of type {type(batch).__name__}."
+        )
     if batch.finished:
         raise ValueError("This batch was run before. Make a new one with create_message_batch().")
     record, error = run(batch, handler, env, ctx)

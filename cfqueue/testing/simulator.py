@@ -6,12 +6,13 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Never
 
 from cfqueue.brokers.base import Backlog, Intake
 from cfqueue.config import Config, binding_of, consumer_settings
+from cfqueue.config.suggestion import did_you_mean
 from cfqueue.env import Env
-from cfqueue.errors import QueueConsumerConflict
+from cfqueue.errors import ConfigurationError, QueueConsumerConflict
 from cfqueue.limits import (
     CLOUDFLARE,
     DEFAULT_MAX_BATCH_SIZE,
@@ -49,6 +50,8 @@ from cfqueue.testing.lines import Consumer, Delivered, Dropped, Line, Seen
 _MOST_AT_ONCE: Final = 100_000
 #: Seconds that the clock can be moved at once: the longest delay is a day, so this is far beyond any test.
 _FOREVER: Final = 1e9
+#: Settings of a consumer that mean something to a worker only.
+_WITHOUT_EFFECT: Final = frozenset(("max_concurrency", "time_limit", "soft_time_limit"))
 
 
 class Simulator:
@@ -118,6 +121,7 @@ class Simulator:
         retry_delay: int = DEFAULT_RETRY_DELAY,
         dead_letter_queue: str | None = None,
         env: Any = None,
+        **unknown: Never,
     ) -> None:
         """Let ``handler`` consume a queue. Messages that wait there already begin to fill a batch now.
 
@@ -130,26 +134,26 @@ class Simulator:
             retry_delay: 0 to 86,400 seconds before a failed message is delivered again.
             dead_letter_queue: where exhausted messages go; None: to ``dropped``.
             env: what the handler receives instead of ``Simulator.env``.
+            **unknown: refused, with the name that was probably meant.
 
         Raises:
-            ConfigurationError: a setting is out of its range.
+            ConfigurationError: a setting is unknown or out of its range.
             QueueConsumerConflict: the queue has a consumer.
             HandlerSignatureError: the handler cannot be called so.
 
         """
         owner = getattr(handler, "__qualname__", repr(handler))
-        settings = consumer_settings(
-            Config(limits=self._limits),
-            name,
-            {
-                "max_batch_size": max_batch_size,
-                "max_batch_timeout": max_batch_timeout,
-                "max_retries": max_retries,
-                "retry_delay": retry_delay,
-                "dead_letter_queue": dead_letter_queue,
-            },
-            owner,
-        )
+        place = f"Simulator.consumer({name!r})"
+        keywords = {
+            "max_batch_size": max_batch_size,
+            "max_batch_timeout": max_batch_timeout,
+            "max_retries": max_retries,
+            "retry_delay": retry_delay,
+            "dead_letter_queue": dead_letter_queue,
+        }
+        for strange in unknown:
+            raise ConfigurationError(f"{place}: {_no_setting(strange, [*keywords, 'env'])}")
+        settings = consumer_settings(Config(limits=self._limits), name, keywords, owner, place=place)
         count_arguments(handler, name)
         line = self._line(name)
         if line.consumer is not None:
@@ -173,8 +177,8 @@ class Simulator:
             RuntimeError: called by a handler.
 
         """
-        if isinstance(seconds, bool) or not 0 <= seconds < _FOREVER:
-            raise ValueError(f"advance() takes seconds, not negative, but {seconds!r} was given.")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < _FOREVER:
+            raise ValueError(f"advance() takes a number of seconds, not negative, but {seconds!r} was given.")
         if self._at_work:
             raise RuntimeError("A handler cannot move the clock; call advance() in the test.")
         end = self._now_ms + round(seconds * 1000)
@@ -354,6 +358,15 @@ class Simulator:
             headers={**delivery.headers, **why},
         )
         self._enqueue(grave, moved, grave.delivery_delay)
+
+
+def _no_setting(name: str, known: Sequence[str]) -> str:
+    if name in _WITHOUT_EFFECT:
+        return (
+            f"{name} has no effect in a simulator, where a handler takes no time and a queue runs one batch "
+            "at a time. Leave it out."
+        )
+    return f"there is no setting {name!r}.{did_you_mean(name, known)}"
 
 
 class _Broker:

@@ -8,33 +8,63 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cfqueue.database import abandon, join_forks
+from cfqueue import database
 
 
 class Handle:
     """Opens on first use, again after a fork, and again when the file was replaced. Hold ``guard`` around every use.
 
     No thread holds two guards at once, and none takes another lock while it holds one: a fork takes
-    all guards, in any order.
+    all guards, in any order. No cursor outlives the guard: SQLite keeps a file open for its sake, and a
+    child would inherit it. ``prepare(connection)`` runs once for each connection, before its first use.
     """
 
-    def __init__(self, path: str, opener: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        writing: bool = False,
+        prepare: Callable[[sqlite3.Connection], None] = database.probe,
+    ) -> None:
         self.guard = threading.RLock()
+        self.writing = writing
+        #: How many connections there were; what SQLite says of one holds for no other.
+        self.openings = 0
         self._path = path
+        self._prepare = prepare
+        self._prepared = False
         self._identity: tuple[int, int] | None = None
-        self._opener = opener
         self._connection: sqlite3.Connection | None = None
-        join_forks(self)
+        database.join_forks(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection right now."""
+        return self._connection is not None
 
     def opened(self) -> sqlite3.Connection:
         """The connection; raises sqlite3.Error when it cannot be opened."""
+        connection = self._connected()
+        if not self._prepared:
+            self._prepare(connection)
+            self._prepared = True
+        return connection
+
+    def probe(self) -> None:
+        """Find out, before the write lock is held, whether the file can be read. Raises sqlite3.Error."""
+        with self.guard:
+            database.probe(self._connected())
+
+    def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._identity != self._file():
             # The file was removed or replaced. What is written to one without a name is lost.
             self._connection.close()
             self._connection = None
         if self._connection is None:
-            self._connection = self._opener()
+            self._connection = database.connected(self._path, reading=not self.writing)
+            self._prepared = False
             self._identity = self._file()
+            self.openings += 1
         return self._connection
 
     def _file(self) -> tuple[int, int] | None:
@@ -44,9 +74,19 @@ class Handle:
             return None
         return state.st_dev, state.st_ino
 
+    def before_fork(self) -> None:
+        """Close, so that a child inherits nothing; both sides open anew when they need it."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self.writing:
+            database.close_for_fork(connection, self._path)
+        else:
+            connection.close()
+
     def forked(self) -> None:
-        """In a child: the connection is the parent's. Closing it would drop the parent's locks."""
-        abandon(self._connection)
+        """In a child: a connection that is still here is the parent's; to close it would drop its locks."""
+        database.abandon(self._connection)
         self._connection = None
 
     def close(self) -> None:

@@ -35,8 +35,8 @@ class Watched(Protocol):
     def submit(self, ops: Sequence[Op], *, timeout: float | None = None) -> list[Any]:
         """Commit operations."""
 
-    def read_one(self, statement: str, values: Any = ()) -> Any:
-        """The first row of a read."""
+    def version(self) -> tuple[int, int]:
+        """Another value when the file was changed."""
 
     def leasing_owners(self) -> set[str]:
         """The ids of owners that lease something."""
@@ -55,7 +55,7 @@ class Keeper:
         self._store = store
         self._poll_seconds = poll_seconds
         self._census = Census(store.folder, stalled_seconds)
-        self._version: int | None = None
+        self._version: tuple[int, int] | None = None
         self._swept = time.monotonic()
         self._warned = ""
         self._stop = threading.Event()
@@ -89,7 +89,7 @@ class Keeper:
 
     def look(self) -> None:
         """One look: wake listeners if the file changed, give back what the dead and stopped leased."""
-        version = self._store.read_one("PRAGMA data_version")[0]
+        version = self._store.version()
         if version != self._version:
             self._version = version
             self._store.wake()

@@ -33,11 +33,8 @@ def put(rows: int) -> str:
 
 def _row_json(token: str, headers: str, properties: str) -> str:
     """One row as the text of a JSON list, in the order of `operations.Leased`."""
-    return f"""'[' || id || ',' || ({token}) || ',' || json_quote(queue) || ',' || attempts || ',' || suspicion
- || ',' || priority || ',' || due_ms || ',' || timestamp_ms || ',' || ifnull(expires_ms, 'null')
- || ',' || ifnull(first_failed_ms, 'null') || ',' || size || ',' || json_quote(message_id)
- || ',' || json_quote(content_type) || ',' || json_quote(content_encoding)
- || ',' || {headers} || ',' || {properties}
+    return f"""rtrim(json_array(id, {token}, queue, attempts, suspicion, priority, due_ms, timestamp_ms, expires_ms,
+ first_failed_ms, size, message_id, content_type, content_encoding), ']') || ',' || {headers} || ',' || {properties}
  || ',' || CASE typeof(body) WHEN 'blob' THEN '{{"hex":"' || hex(body) || '"}}' ELSE json_quote(body) END || ']'"""
 
 

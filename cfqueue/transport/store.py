@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from cfqueue import clock, database
 from cfqueue.errors import BrokerError, ConfigurationError
@@ -44,6 +44,9 @@ POLL_SECONDS = 0.25
 SOCKETLESS_POLL_SECONDS = 0.015
 #: Seconds that leaving a process may wait for the write lock; then the reaper of others does the rest.
 _LEAVE_SECONDS = 2.0
+#: Seconds that a read is tried again while another process opens or closes the file.
+_READ_SECONDS = 2.0
+_T = TypeVar("_T")
 
 _stores: dict[str, Store] = {}
 _stores_lock = threading.Lock()
@@ -88,8 +91,8 @@ class Store:
         self._stalled_seconds = stalled_seconds
         self._poll_seconds = poll_seconds
         self._allow_network = allow_network_file_system
-        self._write = Handle(path, self._open_writer)
-        self._read = Handle(path, lambda: database.connected(path, reading=True))
+        self._write = Handle(path, writing=True, prepare=lambda connection: schema.prepare(connection, path))
+        self._read = Handle(path)
         self._lock = WriteLock(self.folder.file("write.lock"))
         self.routes = Routes(self)
         self._fresh()
@@ -104,15 +107,6 @@ class Store:
         self._keeper: Keeper | None = None
         self._listeners: list[Listener] = []
         self._leaving: list[Callable[[], None]] = []
-
-    def _open_writer(self) -> sqlite3.Connection:
-        connection = database.connected(self.path)
-        try:
-            schema.prepare(connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
     def open(self) -> None:
         """Make sure that file, tables and folder are there and can be written."""
@@ -180,11 +174,28 @@ class Store:
 
     def read_all(self, statement: str, values: Any = ()) -> list[Any]:
         """All rows of a read on a connection of its own, which waits for no writer."""
-        try:
-            with self._read.guard:
-                return self._read.opened().execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise database.translated(error, self.path) from error
+        return self._reading(lambda connection: connection.execute(statement, values).fetchall())
+
+    def version(self) -> tuple[int, int]:
+        """Another value when another connection has changed the file; for the keeper."""
+        return self._reading(
+            lambda connection: (
+                self._read.openings,
+                int(connection.execute("PRAGMA data_version").fetchone()[0]),
+            )
+        )
+
+    def _reading(self, action: Callable[[sqlite3.Connection], _T]) -> _T:
+        patience = time.monotonic() + _READ_SECONDS
+        while True:
+            try:
+                with self._read.guard:
+                    return action(self._read.opened())
+            except sqlite3.Error as error:
+                # Whoever opens the file first, or closes it last, keeps others out for a moment.
+                if not database.is_busy(error) or time.monotonic() >= patience:
+                    raise database.translated(error, self.path) from error
+            time.sleep(0.002)
 
     def _reread(self, ids: str) -> str | None:
         row = self.read_one(sql.REREAD, (ids,))
@@ -289,6 +300,7 @@ class Store:
         for listener in self._listeners:
             listener.close(unlink=False)
         self._lock.forked()
+        self.folder.close()
         self._bell.close()
         self._fresh()
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_log = logging.getLogger("cfqueue.transport")
+#: Seconds of waiting after which the log says who holds the lock; once, until it is had again.
+COMPLAINT_SECONDS = 1.0
+#: Where Linux lists the locks on files, with the pids that took them.
+_LOCKS = Path("/proc/locks")
 #: Seconds that closing waits for a thread that still holds the lock.
 _CLOSE_SECONDS = 1.0
 
@@ -34,15 +40,15 @@ class _Waiter:
         self.pending = False
         threading.Thread(target=self._run, name="cfqueue-lock", daemon=True).start()
 
-    def get(self, deadline: float) -> bool:
-        """Have the lock before ``deadline`` (monotonic seconds), or False."""
+    def get(self, deadline: float, complain: Callable[[], None]) -> bool:
+        """Have the lock before ``deadline`` (monotonic seconds), or False. A long wait calls ``complain``."""
         with self._gate:
             self._wanted = True
             if not self.pending:
                 self.pending = True
                 self._ask.release()
         try:
-            if self._granted.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            if _patiently(self._granted, deadline, complain):
                 return True
         except BaseException:
             if self._withdraw():
@@ -81,6 +87,19 @@ class _Waiter:
         os.close(self._descriptor)
 
 
+def _patiently(
+    lock: threading.Lock | threading.Semaphore, deadline: float, complain: Callable[[], None]
+) -> bool:
+    """Acquire before ``deadline``; call ``complain`` when that takes long."""
+    left = deadline - time.monotonic()
+    if left > COMPLAINT_SECONDS:
+        if lock.acquire(timeout=COMPLAINT_SECONDS):
+            return True
+        complain()
+        left = deadline - time.monotonic()
+    return lock.acquire(timeout=max(left, 0.0))
+
+
 class WriteLock:
     """An exclusive ``flock`` on a side file: one writer of the database at a time."""
 
@@ -90,18 +109,43 @@ class WriteLock:
         self._waiter: _Waiter | None = None
         # Threads of this process share the descriptor, so flock does not keep them from each other.
         self._turn = threading.Lock()
+        self._complained = False
+
+    def holder(self) -> str:
+        """Who holds the lock, as far as this system tells: "process 123 (celery)"."""
+        pid = _holder(self._path)
+        if pid is None:
+            return "another process"
+        if pid == os.getpid():
+            return f"another thread of this process ({pid})"
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return f"process {pid}"
+        return f"process {pid} ({name})"
+
+    def _complain(self) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning(
+                "Waiting for the write lock of %s for more than %g s; %s holds it.",
+                Path(self._path).parent, COMPLAINT_SECONDS, self.holder(),
+            )  # fmt: skip
 
     @contextmanager
     def held(self, deadline: float) -> Iterator[bool]:
         """Hold the lock; False when it was not had before ``deadline`` (monotonic seconds)."""
         turn = self._turn
-        if not turn.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+        if not _patiently(turn, deadline, self._complain):
             yield False
             return
         try:
             self._open()
             try:
-                yield self._had(self._descriptor, deadline)
+                had = self._had(self._descriptor, deadline)
+                if had:
+                    self._complained = False
+                yield had
             finally:
                 # Unlocking what is not locked does no harm, unless the waiter is about to have it.
                 if self._waiter is None or not self._waiter.pending:
@@ -124,7 +168,7 @@ class WriteLock:
                 return True
         if self._waiter is None:
             self._waiter = _Waiter(descriptor)
-        return self._waiter.get(deadline)
+        return self._waiter.get(deadline, self._complain)
 
     def close(self) -> None:
         """Close the descriptor; it is opened again when needed."""
@@ -150,3 +194,21 @@ class WriteLock:
             with contextlib.suppress(OSError):
                 waiter.close()
         self._close()
+
+
+def _holder(path: str) -> int | None:
+    """The pid of whoever holds the ``flock`` on a file; None where that cannot be known."""
+    try:
+        inode = str(os.stat(path).st_ino)  # noqa: PTH116 - as a text, below
+        lines = _LOCKS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    # "1: FLOCK ADVISORY WRITE <pid> <device>:<inode> 0 EOF"; those who wait have "->" before FLOCK. Some
+    # file systems list another device than they tell, so it is the inode that decides.
+    pids = {
+        int(words[4])
+        for words in map(str.split, lines)
+        if words[1:2] == ["FLOCK"] and len(words) > 5 and words[5].rpartition(":")[2] == inode
+    }
+    pids.discard(0)
+    return pids.pop() if len(pids) == 1 else None

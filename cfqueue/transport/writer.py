@@ -29,6 +29,9 @@ MAX_GROUP = 500
 #: the commit rate, since every commit then extends a file.
 CHECKPOINT_COMMITS = 256
 CHECKPOINT_BYTES = 8_000_000
+#: First and longest pause after another program's transaction was in the way, in seconds. Others have the
+#: write lock meanwhile: their file may be all right where ours is not.
+_PAUSES = (0.002, 0.1)
 
 
 class Ticket:
@@ -56,13 +59,6 @@ class Ticket:
             with contextlib.suppress(RuntimeError):
                 self.signal.release()
 
-    def unanswered(self, path: str) -> BrokerUnavailable:
-        """The error of a ticket whose deadline passed before its turn."""
-        return BrokerUnavailable(
-            f"{path}: the write lock was not had in time; nothing was stored. Another process holds it:"
-            " it may have been stopped in the middle of a write, or a program has a transaction open."
-        )
-
 
 class Writer:
     """The write side of one database in one process."""
@@ -76,6 +72,9 @@ class Writer:
         self._led = False
         self._commits = 0
         self._bytes = 0
+        # The file was busy when we last held the lock: look, before it is taken again.
+        self._doubtful = False
+        self._pause = _PAUSES[0]
         self._interruption: BaseException | None = None
 
     def submit(self, group: list[Ready], deadline: float) -> None:
@@ -107,11 +106,13 @@ class Writer:
                 with self._gate:
                     if ticket.leads or ticket.done:
                         continue
-                    if ticket in self._waiting:
+                    # If it does not wait, it is in a transaction right now: the outcome is near.
+                    patient = ticket not in self._waiting
+                    if not patient:
                         self._waiting.remove(ticket)
-                        ticket.error = ticket.unanswered(self._path)
-                        return
-                patient = True  # it is in a transaction right now: the outcome is near
+                if not patient:
+                    ticket.error = ticket.error or self._unanswered()
+                    return
         except BaseException:
             self._desert(ticket)
             raise
@@ -129,8 +130,8 @@ class Writer:
     def _lead(self, ticket: Ticket) -> None:
         try:
             while not ticket.done:
-                if not self._attempt(ticket.deadline) and time.monotonic() >= ticket.deadline:
-                    ticket.error = ticket.error or ticket.unanswered(self._path)
+                if not self._attempt(ticket) and time.monotonic() >= ticket.deadline:
+                    ticket.error = ticket.error or self._unanswered()
                     return
         except (sqlite3.Error, OSError) as error:
             ticket.error = translated(error, self._path)
@@ -148,9 +149,11 @@ class Writer:
             else:
                 self._led = False
 
-    def _attempt(self, deadline: float) -> bool:
+    def _attempt(self, ticket: Ticket) -> bool:
         """Take the lock and commit what waits; False when the lock or the file was not to be had."""
-        with self._lock.held(deadline) as locked:
+        if (busy := self._obstacle()) is not None:
+            return self._put_off([ticket], busy)
+        with self._lock.held(ticket.deadline) as locked:
             if not locked:
                 return False
             group: list[Ticket] = []
@@ -172,12 +175,49 @@ class Writer:
             interruption, self._interruption = self._interruption, None
             raise interruption
         if busy is not None:
-            time.sleep(0.002)
-            if time.monotonic() >= deadline:
-                for item in group:
-                    item.error = translated(busy, self._path)
-                return False
+            return self._put_off(group, busy)
+        self._eased()
         return True
+
+    def _obstacle(self) -> sqlite3.Error | None:
+        """The error of a busy file; other errors are raised.
+
+        A connection is opened and tried here, before the write lock is held. Where descriptors were closed
+        under SQLite's hands a first read takes ten seconds, which must be nobody else's.
+        """
+        if self._handle.is_open and not self._doubtful:
+            return None
+        try:
+            self._handle.probe()
+        except sqlite3.Error as error:
+            if not is_busy(error):
+                raise
+            return error
+        return None
+
+    def _put_off(self, group: Sequence[Ticket], busy: sqlite3.Error) -> bool:
+        """Another program is in the way: pause, without the lock. False, for "not done"."""
+        self._hindered()
+        for item in group:
+            # What it is told if its time is over before another attempt ends otherwise.
+            item.error = translated(busy, self._path)
+        return False
+
+    def _hindered(self) -> None:
+        self._doubtful = True
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, _PAUSES[1])
+
+    def _eased(self) -> None:
+        self._doubtful = False
+        self._pause = _PAUSES[0]
+
+    def _unanswered(self) -> BrokerUnavailable:
+        """The error of who waited for the lock until his deadline."""
+        return BrokerUnavailable(
+            f"{self._path}: the write lock was not had in time; nothing was stored. {self._lock.holder()} holds"
+            " it: it may have been stopped in the middle of a write, or a program has a transaction open."
+        )
 
     def _take(self, group: list[Ticket]) -> None:
         size = 0
@@ -280,16 +320,23 @@ class Writer:
     def exclusively(self, action: Callable[[sqlite3.Connection], Any], deadline: float) -> Any:
         """Run ``action(connection)`` as the one writer; for what is rare (schema, routes, sweeping)."""
         while True:
-            busy: sqlite3.Error | None = None
+            if (busy := self._obstacle()) is not None:
+                if time.monotonic() >= deadline:
+                    raise translated(busy, self._path) from busy
+                self._hindered()
+                continue
             with self._lock.held(deadline) as locked:
                 if not locked:
-                    raise Ticket([], deadline).unanswered(self._path)
+                    raise self._unanswered()
                 try:
                     with self._handle.guard:
-                        return action(self._handle.opened())
+                        found = action(self._handle.opened())
+                        # No cursor leaves the guard: it would keep the file open during a fork.
+                        found = None if isinstance(found, sqlite3.Cursor) else found
                 except sqlite3.Error as error:
                     if not is_busy(error) or time.monotonic() >= deadline:
                         raise translated(error, self._path) from error
-                    busy = error
-            if busy is not None:
-                time.sleep(0.002)
+                else:
+                    self._eased()
+                    return found
+            self._hindered()

@@ -17,8 +17,8 @@ import pytest
 from worker.harness import BROKERS, TESTS, eventually
 
 from cfqueue import clock
-from cfqueue.brokers import Broker, open_broker
-from cfqueue.brokers.base import Begin, Begun, GiveBack, Intake, Settle, Take, Taken
+from cfqueue.brokers import open_broker
+from cfqueue.brokers.base import Begin, Begun, Broker, GiveBack, Intake, Settle, Take, Taken
 from cfqueue.errors import ConfigurationError
 from cfqueue.messages import Ack, DeadLetter, Delivery, Drop, Retry, build_message, read_message
 from cfqueue.messages.outcome import ErrorInfo, Outcome
