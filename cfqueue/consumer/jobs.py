@@ -44,7 +44,8 @@ class Jobs:
                     handle._accepted = True
             flush()
             for batch, handle in list(self._handles.values()):
-                if getattr(handle, "_job", None) not in cache and not handle.ready():
+                job = getattr(handle, "_job", None)
+                if job is not None and job not in cache and not handle.ready():
                     dropped(batch)
 
         pool.flush = flush_keeping_batches
