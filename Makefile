@@ -31,7 +31,7 @@ check: $(VENV)/.dev ## formatting, lint, types, import contracts, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/docs -m "not worker"
 
