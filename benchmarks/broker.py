@@ -177,7 +177,7 @@ CASE = Case(
     [
         Side("kombu sqla+sqlite", "benchmarks.broker:through_kombu", {"messages": 1000, "scheme": "sqla+sqlite"},
              {"messages": 200}),
-        Side("send", "benchmarks.broker:singles", {"messages": 4000}, {"messages": 1000}),
+        Side("send", "benchmarks.broker:singles", {"messages": 4000}, {"messages": 3000}),
         Side("send_batch(100)", "benchmarks.broker:batches", {"messages": 20000}, {"messages": 5000}),
         Side("executemany", "benchmarks.broker:raw", {"messages": 20000}, {"messages": 5000}),
         Side("kombu cfqueue+sqlite", "benchmarks.broker:through_kombu",

@@ -64,7 +64,7 @@ class TestCreateMessageBatch:
             ({"id": "a", "body": 1, "timestamp": 5}, "datetime with a time zone"),
             ({"id": "a", "body": 1, "timestamp": datetime(2026, 1, 1)}, "datetime with a time zone"),  # noqa: DTZ001
             ({"id": "a", "body": 1, "attempt": 2}, "'attempt' that means nothing"),
-            ("a", "is a str"),
+            ("a", "is of type str"),
         ],
     )
     def test_a_wrong_message_is_named(self, fields: Any, text: str) -> None:
@@ -242,6 +242,11 @@ class TestGetQueueResult:
         assert get_queue_result(batch_of("c"), handle).ack_all
         assert loops[0] is loops[1]
 
+    @pytest.mark.parametrize("batch", [[1], [{"id": "1", "body": 1}], None])
+    def test_anything_else_than_a_batch_is_refused(self, batch: Any) -> None:
+        with pytest.raises(TypeError, match=r"made with create_message_batch\(\)"):
+            get_queue_result(batch, lambda batch: None)
+
     def test_a_batch_runs_once(self) -> None:
         batch = batch_of("a")
         get_queue_result(batch, lambda batch: None)
@@ -254,6 +259,21 @@ def nothing(batch: MessageBatch) -> None:
 
 
 class TestSimulator:
+    @pytest.mark.parametrize(
+        ("settings", "text"),
+        [
+            ({"max_batch": 3}, "Simulator.consumer('jobs'): there is no setting 'max_batch'. Did you mean "),
+            ({"handler_": 3}, "Simulator.consumer('jobs'): there is no setting 'handler_'."),
+            ({"time_limit": 3}, "Simulator.consumer('jobs'): time_limit has no effect in a simulator"),
+            ({"max_batch_size": 0}, "Simulator.consumer('jobs'): max_batch_size is 0"),
+        ],
+    )
+    def test_a_wrong_setting_is_named_as_it_was_given(self, settings: Any, text: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            Simulator().consumer("jobs", nothing, **settings)
+        assert str(caught.value).startswith(text)
+        assert "@cf.queue" not in str(caught.value)
+
     def test_production_defaults(self) -> None:
         sim = Simulator()
         jobs = sim.queue("jobs")
@@ -431,7 +451,7 @@ class TestSimulator:
 
     def test_the_clock_moves_forward_only_and_only_in_the_test(self) -> None:
         sim = Simulator()
-        for wrong in (-1, float("nan"), float("inf"), True):
+        for wrong in (-1, float("nan"), float("inf"), True, "1", None):
             with pytest.raises(ValueError, match="not negative"):
                 sim.advance(wrong)
         sim.consumer("jobs", lambda batch: sim.advance(1), max_batch_timeout=0, max_retries=0)

@@ -124,6 +124,8 @@ def _found(spec: str) -> object:
     except AttributeError as error:
         if name and f"has no attribute {name!r}" in str(error):
             raise Failure(f"Module {module_name!r} has no {name!r}.") from None
+        if not name and str(error) == f"module {module_name!r} has no attribute 'celery'":
+            raise Failure(f"Module {module_name!r} has neither a CFQueue nor a Celery app.") from None
         raise Failure(_where(spec, error)) from None
     except (Exception, SystemExit) as error:
         raise Failure(_where(spec, error)) from None

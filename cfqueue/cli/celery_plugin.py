@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=Callable[..., Any])
 
+#: Queues that have messages in the file, one step into the index for each.
+_WITH_MESSAGES = """
+WITH RECURSIVE found(name) AS (
+  SELECT min(queue) FROM cfqueue_messages
+  UNION ALL
+  SELECT (SELECT min(queue) FROM cfqueue_messages WHERE queue > name) FROM found WHERE name IS NOT NULL)
+SELECT name FROM found WHERE name IS NOT NULL
+"""
+
 
 @click.group()
 def queues() -> None:
@@ -61,7 +70,9 @@ def _names(application: Application, cf: CFQueue) -> list[str]:
         from cfqueue.config import is_queue_name
         from cfqueue.transport.store import Store
 
-        names |= {name for name in Store.at(path).queues() if is_queue_name(name)}
+        store = Store.at(path)
+        there = {*store.queues(), *(name for (name,) in store.read_all(_WITH_MESSAGES))}
+        names |= {name for name in there if is_queue_name(name)}
     return sorted(names)
 
 

@@ -16,8 +16,7 @@ import click
 from cfqueue.cli.demo_account import Account, Expectation, Sending
 from cfqueue.cli.demo_files import DamagedCopy, ListedFile, damaged_copy, installed, within
 from cfqueue.cli.demo_progress import Display
-from cfqueue.cli.demo_report import calls as in_words
-from cfqueue.cli.demo_report import introduce, show, tell_what_next
+from cfqueue.cli.demo_report import calls_in_words, introduce, show, tell_what_next
 from cfqueue.cli.demo_results import Results
 from cfqueue.cli.output import Failure, Output, reporting
 from cfqueue.cli.places import fresh_folder, in_use, remove_older
@@ -128,7 +127,7 @@ def _send(
         display.sent(start + len(part))
     sending = Sending(len(files), calls, time.monotonic() - began, packages, of)
     if not output.live:
-        output.line(f"sent {len(files):,} messages in {in_words(calls)}, {sending.seconds:.2f} s")
+        output.line(f"sent {len(files):,} messages in {calls_in_words(calls)}, {sending.seconds:.2f} s")
     return sending
 
 

@@ -46,7 +46,7 @@ def show(output: Output, account: Account) -> None:
         "What happened",
         ("", ""),
         [
-            ("sent", f"{sending.messages:,} messages in {calls(sending.calls)}"),
+            ("sent", f"{sending.messages:,} messages in {calls_in_words(sending.calls)}"),
             ("batches", f"{figures.batches}, on average {figures.mean_batch_size:.1f} messages"),
             ("delivered", f"{first:,} first deliveries and {figures.retries} retries"),
             ("retried", f"{figures.retried_messages} messages; {len(account.recovered)} of them succeeded"),
@@ -107,6 +107,6 @@ def tell_what_next(output: Output, folder: Path) -> None:
     output.line("Ctrl-C stops the worker.")
 
 
-def calls(count: int) -> str:
+def calls_in_words(count: int) -> str:
     """How often ``send_batch`` was called, in words."""
     return f"{count} call{'' if count == 1 else 's'} of send_batch"

@@ -53,7 +53,7 @@ def remove_older(folder: Path) -> list[Path]:
         return []
     kind = _kind(folder)
     alike = [each for each in folder.parent.iterdir() if _kind(each) == kind and _is_own(each)]
-    newest_first = sorted(alike, key=lambda each: each.stat().st_mtime_ns, reverse=True)
+    newest_first = sorted(alike, key=lambda each: each.name, reverse=True)
     kept = {folder, *[each for each in newest_first if each != folder][: KEPT - 1]}
     return [each for each in newest_first if each not in kept and _removed(each)]
 

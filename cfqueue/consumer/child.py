@@ -257,9 +257,11 @@ def _delay_of(error: CeleryRetry, longest: int) -> int | None:
     when = error.when
     if isinstance(when, datetime):
         when = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp() - clock.now()
-    if isinstance(when, bool) or not isinstance(when, int | float) or math.isnan(when):
+    if isinstance(when, bool) or not isinstance(when, int | float):
         return None
-    return math.ceil(min(max(0.0, float(when)), longest))
+    if isinstance(when, float) and math.isnan(when):
+        return None
+    return math.ceil(min(max(0, when), longest))  # an int may be too large for a float
 
 
 def _send(signal: Any, **arguments: Any) -> None:

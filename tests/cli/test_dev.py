@@ -38,6 +38,7 @@ def dev(tmp_path):
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
 
+    wait_for.log = log.read_text
     yield project, process, wait_for
     if process.poll() is None:
         process.kill()
@@ -54,11 +55,28 @@ def test_it_delivers_restarts_and_stops(dev):
     app = project / "app.py"
     app.write_text(app.read_text() + "\n# changed\n")
     wait_for("app.py changed: worker restarted in")
-    wait_for(" ready.", times=2)
+    assert wait_for.log().count(" ready.") == 2, "it is said when the worker is ready, not before"
     app.write_text(app.read_text() + "\ndef (\n")
     wait_for("waiting for a change")
     wait_for("SyntaxError")
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(20) == 130
     assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+@pytest.mark.parametrize("arguments", [["-A", "nope"], ["--", "--pol=solo"], ["--loglevel", "NOPE"]])
+def test_a_command_line_that_cannot_work_ends_it(tmp_path, arguments):
+    CliRunner().invoke(main, ["init", str(tmp_path)])
+    path = os.pathsep.join(each for each in sys.path if each)
+    done = subprocess.run(
+        [sys.executable, "-m", "cfqueue.cli", "dev", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "nope" in done.stderr.lower() or "--pol" in done.stderr

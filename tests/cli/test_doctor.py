@@ -3,17 +3,19 @@
 import json
 import os
 import sqlite3
+import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
 
+from cfqueue.brokers import open_broker
 from cfqueue.cli import doctor_broker, main
 from cfqueue.cli.application import Application
 from cfqueue.cli.doctor_application import application_findings, pool_of, settings_table
-from cfqueue.cli.doctor_broker import database_path
+from cfqueue.cli.doctor_broker import broker_findings
 from cfqueue.messages import ConsumerSettings
 
 
@@ -51,6 +53,8 @@ def test_no_handler_needs_doing():
         ),
         (ConsumerSettings("jobs", dead_letter_queue=None), {}, ("dead letters", "info")),
         (GOOD, {"task_always_eager": True}, ("durability", "warn")),
+        (ConsumerSettings("celery", time_limit=900), {}, ("handlers", "warn")),
+        (GOOD, {"task_default_queue": "jobs"}, ("handlers", "warn")),
     ],
 )
 def test_what_needs_doing(settings, conf, finding):
@@ -68,18 +72,53 @@ def test_pools_by_alias_and_by_path():
     assert pool_of({"worker_pool": "celery.concurrency.thread:TaskPool"}) == "threads"
 
 
+def of_broker(url):
+    celery = SimpleNamespace(conf=SimpleNamespace(broker_write_url=None, broker_url=url))
+    return broker_findings(Application("shop", celery, SimpleNamespace(broker_url=url)))
+
+
 @pytest.mark.parametrize(
-    ("url", "path"),
-    [
-        ("cfqueue+sqlite:////srv/a%20b.db", Path("/srv/a b.db")),
-        ("cfqueue:////srv/a.db?x=1", Path("/srv/a.db")),
-        ("cfqueue+sqlite:///a.db", Path("a.db")),
-        ("amqp://localhost//", None),
-        ("sqla+sqlite:///a.db", None),
-    ],
+    "name", ["queues.db", "my proj\u00e9t #1 50% a?b/queues.db", "a%20b;c&d.db", "/two slashes/queues.db"]
 )
-def test_the_file_of_a_broker_url(url, path):
-    assert database_path(url) == path
+def test_it_looks_at_the_file_that_the_broker_opens(tmp_path, name):
+    file = tmp_path / name.lstrip("/")
+    file.parent.mkdir(exist_ok=True)
+    slashes = "/" if name.startswith("/") else ""
+    url = f"cfqueue+sqlite:///{slashes}{quote(str(file))}"
+    assert any(f"{file} does not exist yet" in each.meaning for each in of_broker(url))
+    open_broker(url).declare(["jobs"])
+    assert file.exists()
+    found = of_broker(url)
+    assert not [each for each in found if each.needs_doing], found
+    assert ("durability", "ok") in {(each.check, each.level) for each in found}
+
+
+def test_a_folder_that_is_not_there_is_an_error_with_the_command_that_makes_it(tmp_path):
+    folder = tmp_path / "not there"
+    (error,) = [
+        each for each in of_broker(f"cfqueue+sqlite:///{quote(str(folder))}/q.db") if each.needs_doing
+    ]
+    assert f"the folder {folder} does not exist" in error.meaning
+    assert error.action == f"mkdir -p '{folder}'"
+
+
+def test_a_folder_that_only_root_can_make(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor_broker.os, "access", lambda *_: False)
+    action = doctor_broker._making(tmp_path / "shop" / "q.db")
+    assert action == f'sudo mkdir -p {tmp_path}/shop && sudo chown "$USER" {tmp_path}/shop'
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    assert any(
+        "is a folder" in each.meaning
+        for each in of_broker(f"cfqueue+sqlite:///{tmp_path}")
+        if each.needs_doing
+    )
+
+
+@pytest.mark.parametrize("url", ["cfqueue+sqlite:///:memory:", "cfqueue+sqlite://", "redis://localhost"])
+def test_a_broker_that_cannot_hold_queues(url):
+    assert [each for each in of_broker(url) if each.level == "error" and each.check == "broker"]
 
 
 @pytest.mark.parametrize(
@@ -103,8 +142,12 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     assert [each.level for each in doctor_broker._permission(tmp_path / "a.db")] == ["error"]
 
 
-def test_a_relative_file_needs_doing():
-    assert [each.level for each in doctor_broker._permission(Path("a.db"))] == ["warn"]
+def test_a_relative_file_needs_doing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (error,) = [each for each in of_broker("cfqueue+sqlite:///a.db") if each.needs_doing]
+    assert error.level == "error"
+    assert str(tmp_path / "a.db") in error.meaning
+    assert "four slashes" in error.action
 
 
 def test_a_network_file_system_needs_doing(monkeypatch, tmp_path):
@@ -115,7 +158,17 @@ def test_a_network_file_system_needs_doing(monkeypatch, tmp_path):
 def test_a_file_that_is_no_database(tmp_path):
     file = tmp_path / "a.db"
     file.write_bytes(b"not a database" * 100)
-    assert [each.level for each in doctor_broker._journal(file)] == ["error"]
+    (error,) = doctor_broker._journal(file)
+    assert error.level == "error"
+    assert "damaged" in error.meaning
+    assert [each for each in of_broker(f"cfqueue+sqlite:///{file}") if each.level == "error"]
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+    (error,) = doctor_broker._journal(tmp_path / "nothing.db")
+    assert error.level == "error"
+    assert "damaged" not in error.meaning
+    assert "away" not in error.action
 
 
 @pytest.fixture
@@ -123,6 +176,7 @@ def doctor(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CFQUEUE_APP", raising=False)
     monkeypatch.delenv("CFQUEUE_BROKER_URL", raising=False)
+    monkeypatch.delenv("CFQUEUE_HOME", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("app", "shop"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -147,6 +201,66 @@ def test_json_is_one_document(doctor, tmp_path):
     assert document["ok"] is True
     assert document["consumers"][0]["queue"] == "jobs"
     assert {"check", "level", "meaning", "action"} == set(document["findings"][0])
+
+
+def test_the_embedded_default_is_healthy(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFQUEUE_HOME", str(tmp_path / "home"))
+    (tmp_path / "shop.py").write_text(
+        "from cfqueue import CFQueue\ncf = CFQueue()\n@cf.queue('jobs')\ndef handle(batch): pass\n"
+    )
+    assert doctor("-A", "shop").exit_code == 0
+    sys.modules["shop"].handle.send(1)
+    result = doctor("-A", "shop")
+    assert result.exit_code == 0, result.output
+    assert "ok    durability" in result.output
+
+
+def test_without_a_program_it_says_what_it_looked_at(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFQUEUE_HOME", str(tmp_path / "home"))
+    result = doctor()
+    assert result.exit_code == 0, result.output
+    assert "No program was named: only the embedded default was looked at" in result.output
+    assert "No program" not in doctor("--json").stdout.partition("findings")[0]
+
+
+def test_an_app_without_handlers_needs_doing(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFQUEUE_HOME", str(tmp_path / "home"))
+    (tmp_path / "shop.py").write_text("from cfqueue import CFQueue\ncf = CFQueue()\n")
+    result = doctor("-A", "shop")
+    assert result.exit_code == 1
+    assert "a CFQueue and no handler" in result.output
+    assert "1 of 7 findings needs doing." in result.output
+
+
+def test_each_warning_is_said_once(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("CFQUEUE_HOME", str(tmp_path / "home"))
+    (tmp_path / "wrangler.toml").write_text(
+        'name = "shop"\n[[queues.consumers]]\nqueue = "jobs"\nmax_batch_sise = 3\n'
+    )
+    (tmp_path / "shop.py").write_text(
+        "from cfqueue import CFQueue\ncf = CFQueue(config='wrangler.toml')\n"
+        "@cf.queue('jobs')\ndef handle(batch): pass\n"
+    )
+    result = doctor("-A", "shop")
+    assert result.output.count("max_batch_sise") == 1
+    assert "1 of" in result.output
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_has_no_arrows(tmp_path, encoding):
+    CliRunner().invoke(main, ["init", str(tmp_path / "\u65e5")])
+    path = os.pathsep.join(each for each in sys.path if each)
+    for arguments in ([], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "cfqueue.cli", "doctor", *arguments],
+            cwd=tmp_path / "\u65e5",
+            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        text = done.stdout.decode(encoding)
+        assert "->" in text or "\\u2192" in text
 
 
 def test_a_mistake_in_the_configuration_is_a_finding(doctor, tmp_path):

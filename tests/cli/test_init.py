@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from cfqueue.cli import main
 from cfqueue.cli.init import project_name
+from cfqueue.cli.scripts import typed, typed_python
 
 
 def init(*arguments):
@@ -33,8 +34,35 @@ def test_it_writes_four_files_and_says_what_to_run(tmp_path):
         "test_handler.py",
         "wrangler.toml",
     ]
-    assert f"cd {tmp_path / 'shop'} && cfqueue dev" in result.output
-    assert f"cd {tmp_path / 'shop'} && python app.py" in result.output
+    assert f"cd {tmp_path / 'shop'} && " in result.output
+    assert " dev  " in result.output
+    assert "python app.py" in result.output
+
+
+def test_commands_are_typed_as_this_shell_finds_them(tmp_path, monkeypatch):
+    scripts = tmp_path / "venv" / "bin"
+    scripts.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", str(scripts / "python3"))
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.chdir(tmp_path)
+    assert typed("cfqueue", "cfqueue.cli") == f"{scripts}/python3 -m cfqueue.cli"
+    for name in ("cfqueue", "python"):
+        (scripts / name).write_text("#!/bin/sh\n")
+        (scripts / name).chmod(0o755)
+    assert typed("cfqueue", "cfqueue.cli") == "venv/bin/cfqueue"
+    assert typed("cfqueue", "cfqueue.cli", anywhere=True) == f"{scripts}/cfqueue"
+    assert typed_python() == f"{scripts}/python3"
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.defpath}")
+    assert typed("cfqueue", "cfqueue.cli") == "cfqueue"
+    assert typed_python() == "python"
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "file"])
+def test_what_is_no_folder_is_wrong_usage(tmp_path, place):
+    (tmp_path / "file").touch()
+    result = init(tmp_path / place)
+    assert result.exit_code == 2
+    assert "is not a folder" in result.output
 
 
 def test_it_refuses_to_overwrite_and_names_the_files(tmp_path):
@@ -74,3 +102,45 @@ def test_the_projects_own_tests_pass(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout
+
+
+@pytest.mark.worker
+def test_a_folder_with_every_kind_of_sign(tmp_path):
+    folder = tmp_path / "my projét #1 50% a?b"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment.pop("CFQUEUE_BROKER_URL", None)
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    init(folder)
+    run("app.py")
+    assert "ok    durability" in run("-m", "cfqueue.cli", "doctor")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "app", "worker", "--pool=solo", "--loglevel=WARNING"],
+        cwd=folder,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with worker:
+        for line in worker.stdout:
+            if "number 3, attempt 2" in line:
+                worker.terminate()
+                break
+        else:
+            pytest.fail("the worker ended")
+        worker.communicate(timeout=30)
+    rows = json.loads(run("-m", "cfqueue.cli", "queues", "list", "--json"))
+    assert rows["broker"] == str(folder / "queues.db")
+    assert [row["waiting"] + row["in_flight"] + row["delayed"] for row in rows["queues"]] == [0, 0]

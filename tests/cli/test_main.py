@@ -60,9 +60,12 @@ def test_dev_without_an_application_says_what_to_give(run):
     [
         (None, "nowhere:cf", "There is no module 'nowhere'"),
         ("import nothing_like_this", "shop", "No module named 'nothing_like_this' (shop.py:1)"),
-        ("cf = 1", "shop:cf", "shop:cf is a int, neither a CFQueue nor a Celery app."),
+        ("cf = 1", "shop:cf", "shop:cf is of type int, neither a CFQueue nor a Celery app."),
         ("cf = 1", "shop:other", "Module 'shop' has no 'other'."),
-        ("def (", "shop", "SyntaxError"),
+        ("cf = 1", "shop", "Module 'shop' has neither a CFQueue nor a Celery app."),
+        ("def (", "shop", "shop cannot be imported: SyntaxError: invalid syntax (shop.py:1)"),
+        ("import zlib; zlib.decompress(b'')", "shop", "(shop.py:1)"),
+        ("import json\njson.loads('x')", "shop", "(shop.py:2)"),
         ("raise SystemExit(3)", "shop", "shop cannot be imported: SystemExit: 3 (shop.py:1)"),
     ],
 )
@@ -83,3 +86,20 @@ def test_an_error_with_json_is_a_document(run):
     result = run("queues", "list", "--app", "nowhere", "--json")
     assert result.exit_code == 1
     assert "There is no module 'nowhere'" in json.loads(result.stdout)["error"]
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["queues", "list"], ["dev"]])
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("./app.py", "Give app, not ./app.py"),
+        ("app.py:cf", "Give app:cf, not app.py:cf"),
+        ("shop/queues.py", "Give shop.queues, not shop/queues.py"),
+        ("", "--app is empty"),
+    ],
+)
+def test_a_file_in_the_place_of_a_module_is_wrong_usage(run, tmp_path, command, spec, text):
+    (tmp_path / "app.py").write_text("raise SystemExit(9)")
+    result = run(*command, "-A", spec)
+    assert result.exit_code == 2
+    assert text in result.output

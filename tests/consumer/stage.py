@@ -19,6 +19,7 @@ from billiard.exceptions import Terminated, WorkerLostError
 from cfqueue import CFQueue, clock
 from cfqueue.consumer.batch import Report
 from cfqueue.consumer.child import runners
+from cfqueue.consumer.pool import PoolBridge
 from cfqueue.messages import Delivery, build_message
 
 #: Seconds within which a condition must come true on a machine that is busy with other things.
@@ -41,7 +42,7 @@ class Job:
         self.options = options
         self.batch_id: str = options["correlation_id"]
         #: The ids of its messages.
-        self.ids: list[str] = [fields[0] for fields in args[4]]
+        self.ids = pool.ids_of(self.batch_id)
 
     def ready(self) -> bool:
         return self not in self._pool.jobs
@@ -74,8 +75,9 @@ class Job:
 class Pool:
     """Celery's pool, without processes."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, bridge: PoolBridge) -> None:
         self.num_processes = slots
+        self._bridge = bridge
         self.jobs: list[Job] = []
         self.refuses: Exception | None = None
 
@@ -85,6 +87,11 @@ class Pool:
         job = Job(self, target, args, options)
         self.jobs.append(job)
         return job
+
+    def ids_of(self, batch_id: str) -> list[str]:
+        """The messages of the batch that is handed over now."""
+        [batch] = [batch for batch in self._bridge.running.values() if batch.id == batch_id]
+        return [delivery.id for delivery in batch.deliveries]
 
 
 class Hub:
@@ -121,7 +128,7 @@ class Stage:
         self.dispatcher = service._dispatcher
         self.bridge = service._bridge
         self.lines = self.dispatcher.lines
-        self.pool = Pool(slots)
+        self.pool = Pool(slots, self.bridge)
         self.hub = Hub()
         self.bridge.attach(self.pool, self.hub)
 

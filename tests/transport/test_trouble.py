@@ -239,6 +239,9 @@ def test_addresses_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     assert database.sqlite_path("cfqueue+sqlite:////var/q.db") == "/var/q.db"
     assert database.sqlite_path("sqlite:///q.db") == str(tmp_path / "q.db")
+    assert database.sqlite_path("cfqueue+sqlite://///var/q.db?x=1") == "/var/q.db"
+    assert database.sqlite_path("cfqueue+sqlite:////var/a%20%2525%3Fb/q.db") == "/var/a %25?b/q.db"
+    assert database.sqlite_path("cfqueue+sqlite:////var/a b/é.db") == "/var/a b/é.db"
 
 
 def test_the_settings_that_durability_rests_on(store: Store) -> None:

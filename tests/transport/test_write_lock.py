@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import wait_for
 
+from cfqueue.transport import write_lock
 from cfqueue.transport.write_lock import WriteLock
 
 # Python 3.12 warns of what these tests are about: forks of a process with threads.
@@ -141,3 +144,31 @@ def test_threads_under_contention_never_overlap(lock: WriteLock, place: str) -> 
         thread.join()
     other.close()
     assert worst == 1
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="Linux lists the locks of files")
+def test_who_waits_long_says_once_who_holds_it(
+    lock: WriteLock, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(write_lock, "COMPLAINT_SECONDS", 0.05)
+    code = (
+        f"import fcntl, time; file = open({place!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print('had', flush=True); time.sleep(60)"
+    )
+    rival = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert rival.stdout is not None
+        rival.stdout.readline()
+        for _ in range(3):
+            with lock.held(_soon(0.2)) as had:
+                assert not had
+        assert lock.holder().startswith(f"process {rival.pid} (")
+    finally:
+        rival.kill()
+        rival.communicate()
+    (record,) = caplog.records
+    assert f"process {rival.pid} (" in record.getMessage()
+    with lock.held(_soon()) as had:
+        assert had
+        assert lock.holder() == f"another thread of this process ({os.getpid()})"
+    assert lock.holder() == "another process"
