@@ -25,16 +25,9 @@ COMBINATIONS = [
     ("3.11", "5.7.*", "2.0.*"),
     ("3.11", "5.5.*", "2.0.*"),
 ]
-#: Everything but what takes long or does not depend on these versions.
-TESTS = [
-    "tests",
-    "--ignore=tests/docs",
-    "--ignore=tests/chaos",
-    "--ignore=tests/cli",
-    "-q",
-    "-p",
-    "no:cacheprovider",
-]
+#: Everything that needs no worker, and the consumer's conformance suite with real workers on every pool.
+WITHOUT_WORKERS = ["tests", "--ignore=tests/docs", "--ignore=tests/proof", "-m", "not worker and not chaos"]
+WITH_WORKERS = ["tests/brokers/test_consumer.py", "tests/worker/test_crashes.py"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +66,30 @@ def run(python: str, celery: str, sqlalchemy: str) -> Run:
         subprocess.run(
             [own, "-m", "pip", "install", "-q", f"celery=={celery}", f"SQLAlchemy=={sqlalchemy}"], check=True
         )
-        done = subprocess.run(
-            [own, "-m", "pytest", *TESTS], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        outcomes = [_suite(own, tests) for tests in (WITHOUT_WORKERS, WITH_WORKERS)]
+    return Run(
+        python,
+        celery,
+        sqlalchemy,
+        "; with workers: ".join(text for text, _ in outcomes),
+        passed=all(passed for _, passed in outcomes),
+    )
+
+
+def _suite(python: str, tests: list[str]) -> tuple[str, bool]:
+    done = subprocess.run(
+        [python, "-m", "pytest", *tests, "-q", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     last = next(
         (line for line in reversed(done.stdout.splitlines()) if re.search(r"passed|failed|error", line)), ""
     )
     if done.returncode:
         print(done.stdout[-4_000:], file=sys.stderr)
-    return Run(python, celery, sqlalchemy, last.strip("= "), passed=done.returncode == 0)
+    return last.strip("= "), done.returncode == 0
 
 
 def page(runs: list[Run]) -> str:
@@ -90,8 +98,8 @@ def page(runs: list[Run]) -> str:
             "# Versions",
             "",
             (
-                f"`python -m tests.proof.versions` on {time.strftime('%Y-%m-%d', time.gmtime())}: the suite without "
-                "the chaos, command-line and documentation tests."
+                f"`python -m tests.proof.versions` on {time.strftime('%Y-%m-%d', time.gmtime())}: what needs no worker, and the consumer and crash "
+                "suites with real workers on every pool."
             ),
             "",
             "| Python | Celery | SQLAlchemy | outcome |",
