@@ -98,8 +98,8 @@ def page(runs: list[Run]) -> str:
             "# Versions",
             "",
             (
-                f"`python -m tests.proof.versions` on {time.strftime('%Y-%m-%d', time.gmtime())}: what needs no worker, and the consumer and crash "
-                "suites with real workers on every pool."
+                f"`python -m tests.proof.versions` on {time.strftime('%Y-%m-%d', time.gmtime())}: what needs no "
+                "worker, and the consumer and crash suites with real workers on every pool."
             ),
             "",
             "| Python | Celery | SQLAlchemy | outcome |",
