@@ -31,8 +31,6 @@ logger = logging.getLogger("cfqueue.consumer")
 #: Seconds between looks for messages that came back from a dead worker; the reaper needs up to a quarter
 #: of a second itself, and together they must stay under one.
 _LOOK_FOR_SUSPECTS = 0.25
-
-
 #: Seconds between looks whether a full pool has grown.
 _LOOK_FOR_SLOTS = 1.0
 
