@@ -49,13 +49,14 @@ def table(result: Result) -> str:
 
 #: What the rows of the page mean.
 WORDS = (
-    "- *kill-main*, *kill-group*, *kill-child*: SIGKILL of a worker's main process, of it with its pool, of one pool",
-    "  process. *term*: a graceful stop. *stop*: SIGSTOP for some seconds, then SIGCONT; some longer than a lease lasts.",
+    "- *kill-main*, *kill-group*, *kill-child*: SIGKILL of a worker's main process, of it with its pool, of one",
+    "  pool process. *term*: a graceful stop. *stop*: SIGSTOP for some seconds, then SIGCONT; some longer than a",
+    "  lease lasts.",
     "- *died by a handler*: a process ended by a handler that exits, kills its process, hangs or eats memory.",
-    "- *charges*: attempts that a crash has cost a message. A *killer* is a message whose handler ends its process; an",
-    "  *innocent* is any other: it was alone in its process when that was killed from outside.",
-    "- *duplicates*: messages acked more than once. A process that dies between running a handler and making its outcome",
-    "  durable cannot avoid them; the checker allows them inside the window of a fault and nowhere else.",
+    "- *charges*: attempts that a crash has cost a message. A *killer* is a message whose handler ends its",
+    "  process; an *innocent* is any other: it was alone in its process when that was killed from outside.",
+    "- *duplicates*: messages acked more than once. A process that dies between running a handler and making its",
+    "  outcome durable cannot avoid them; the checker allows them inside the window of a fault, nowhere else.",
     "- *phantom*: run but never sent.",
 )
 
