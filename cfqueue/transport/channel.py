@@ -14,7 +14,7 @@ from cfqueue import clock
 from cfqueue.transport.declarations import Declarations, Line
 from cfqueue.transport.engine import UNLIMITED
 from cfqueue.transport.operations import Ack, Claim, Lease, Leased, Move, Op, Put, Release
-from cfqueue.transport.wire import payload_of, row_of
+from cfqueue.transport.wire import payload_of, queue_of, row_of
 
 
 class QoS:
@@ -100,7 +100,10 @@ class Channel(Declarations, _Base):  # type: ignore[misc]
         info = message["properties"].setdefault("delivery_info", {})
         info["exchange"] = exchange
         info["routing_key"] = routing_key
-        queues = self._routed(exchange, routing_key)
+        # A plain program's send_task("cfqueue.queue.jobs", …) names a queue of ours by its task, whatever
+        # Celery makes of its routing options (docs/decisions/0007).
+        ours = queue_of(message["headers"])
+        queues = self._routed(exchange, routing_key) if ours is None else [ours]
         if queues:
             self.store.submit([Put([row_of(message, queue) for queue in queues])])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cfqueue import clock
 from cfqueue.limits import DEFAULT_PRIORITY, PRIORITY_RANGE
-from cfqueue.messages.envelope import UNSAID, VERSION_HEADER
+from cfqueue.messages.envelope import TASK_PREFIX, UNSAID, VERSION_HEADER
 from cfqueue.transport.operations import Leased, Row
 
 
@@ -46,6 +46,14 @@ def priority_of(properties: dict[str, Any]) -> int:
         return max(lowest, min(int(properties.get("priority") or DEFAULT_PRIORITY), highest))
     except (TypeError, ValueError):
         return DEFAULT_PRIORITY
+
+
+def queue_of(headers: dict[str, Any]) -> str | None:
+    """The queue whose handler's task a message is for; None for an ordinary Celery message."""
+    task = headers.get("task")
+    if not isinstance(task, str) or not task.startswith(TASK_PREFIX):
+        return None
+    return task.removeprefix(TASK_PREFIX)
 
 
 def row_of(message: dict[str, Any], queue: str) -> Row:
