@@ -438,11 +438,12 @@ def test_any_celery_program_can_send(project: Project, foreign: Celery) -> None:
     assert run["at"] - started >= 0.99
 
 
-def test_a_message_for_a_handler_that_came_to_a_task_queue_is_passed_on(
-    project: Project, foreign: Celery
+@pytest.mark.parametrize("routing", [{}, {"exchange": "", "routing_key": "plain"}], ids=["none", "exchange"])
+def test_a_plain_programs_message_reaches_its_handler_whatever_its_routing(
+    project: Project, foreign: Celery, routing: dict[str, Any]
 ) -> None:
-    """``send_task(name)`` without a queue lands in Celery's default queue."""
-    result = foreign.send_task("cfqueue.queue.plain", [do("first:raise")])
+    """Celery itself would send both forms to its default queue (docs/decisions/0007)."""
+    result = foreign.send_task("cfqueue.queue.plain", [do("first:raise")], **routing)
     eventually(lambda: project.attempts(result.id) == [1, 2])
     assert {r["run"]["queue"] for r in project.runs(result.id)} == {"plain"}
 
