@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from .harness import HEAD, Project, do, eventually
 
@@ -58,6 +59,18 @@ def test_batches_and_tasks_run_beside_each_other(project: Project, pool: str) ->
     assert [project.attempts(i) for i in ids] == [[1], [1, 2], [1], [1]]
     assert all(project.runs(i, "end") for i in running), "a warm shutdown finishes what runs"
     assert project.empty("jobs")
+
+
+def test_a_plain_programs_message_is_passed_on_from_celerys_queue(project: Project) -> None:
+    """It came to Celery's default queue, on another broker than ours (docs/decisions/0007)."""
+    foreign = Celery("foreign", broker="filesystem://", set_as_current=False)
+    foreign.conf.broker_transport_options = json.loads(project.more["OPTIONS"])
+    with project.worker(concurrency=1):
+        result = foreign.send_task("cfqueue.queue.jobs", [do("first:raise")], priority=3)
+        eventually(lambda: project.attempts(result.id) == [1, 2])
+        project.drained("jobs", "jobs-dlq")
+    foreign.close()
+    assert {r["run"]["queue"] for r in project.runs(result.id)} == {"jobs"}
 
 
 def test_a_dead_child_is_noticed(project: Project) -> None:
