@@ -187,7 +187,8 @@ def _settle(move: Settle) -> list[ops.Op]:
     """Up to three operations; most batches need one."""
     if move.all_acked:
         return [ops.Ack([delivery.tag for delivery, _ in move.items])]
-    at_ms = round(move.at * 1000)
+    # Rounded down, so that what is to be delivered at once is due at once; a delay is never cut short by it.
+    at_ms = int(move.at * 1000)
     acked: list[ops.Lease] = []
     retried: list[tuple[int, int, int, int, int, int | None]] = []
     buried: list[tuple[int, int, str, int, dict[str, Any]]] = []
@@ -198,7 +199,7 @@ def _settle(move: Settle) -> list[ops.Op]:
                 acked.append((row, token))
             case Retry():
                 first = at_ms if delivery.first_failed_ms is None else delivery.first_failed_ms
-                due = at_ms + outcome.delay_seconds * 1000
+                due = at_ms + (outcome.delay_seconds * 1000 + 1 if outcome.delay_seconds else 0)
                 suspicion = move.suspicion.get(delivery.id, 0)
                 retried.append((row, token, delivery.attempts + 1, due, suspicion, first))
             case DeadLetter() if move.dead_letter_queue is not None:
